@@ -1,0 +1,186 @@
+//! What a backup directory holds. Names and the files' own words say it all; there is no manifest to lose.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::file::name::{BackupFormat, BackupKind, BackupName, Stamp};
+use crate::file::{self, Summary, SummaryHistory};
+use crate::history::{Lineage, Point, Timestamp};
+use crate::storage::{DiskStorage, Storage};
+
+/// One file with a backup's name.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) path: PathBuf,
+    pub(crate) name: BackupName,
+    /// What it says of itself; or what is wrong with its beginning, its end or its name.
+    pub(crate) found: Result<Summary>,
+}
+
+/// A directory's backups in the order in which they were published: stamps rise past every name already there, so
+/// their order holds whatever the clock did.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// The names in a directory that are backups', in order.
+pub(crate) fn names(storage: &dyn Storage, dir: &Path) -> Result<Vec<BackupName>> {
+    let entries = storage.list(dir).map_err(Error::io("list directory", dir))?;
+    let mut names: Vec<BackupName> =
+        entries.iter().filter(|e| e.is_file).filter_map(|e| BackupName::parse(&e.name)).collect();
+    names.sort_by_key(|name| (name.stamp, name.file_name()));
+    Ok(names)
+}
+
+impl Catalog {
+    /// Reads the beginning and the end of every backup in the directory.
+    pub(crate) fn read(storage: &dyn Storage, dir: &Path) -> Result<Catalog> {
+        let names = names(storage, dir)?;
+        let entries = names.into_iter().map(|name| {
+            let path = dir.join(name.file_name());
+            let found = file::inspect(storage, &path, name.kind).and_then(|summary| agrees(&path, &name, summary));
+            Entry { path, name, found }
+        });
+        Ok(Catalog { entries: entries.collect() })
+    }
+
+    /// The newest sound file that says where it leads, and the files that lead there from a full backup, newest first;
+    /// `None` where a link is missing.
+    pub(crate) fn tip(&self) -> Option<Tip> {
+        let newest = self.entries.last()?;
+        let point = newest.history()?.end;
+        let mut names = vec![newest.name];
+        let mut link = newest;
+        let mut deltas = 0_u32;
+        while link.name.kind == BackupKind::Delta {
+            // A bridge ends where a full backup does, which is the shorter way.
+            let end = link.history()?.end;
+            let full = |e: &&Entry| e.name.kind == BackupKind::Full && e.history().is_some_and(|h| h.end == end);
+            if let Some(full) = self.entries.iter().rev().find(full) {
+                names.push(full.name);
+                break;
+            }
+            deltas = deltas.saturating_add(1);
+            let base = link.history()?.base?;
+            if base == Point::empty(point.lineage) && link.history()?.parent.is_none() {
+                break;
+            }
+            // Every step goes to an older stamp, so this ends.
+            let older = |e: &&Entry| e.name.stamp < link.name.stamp && e.history().is_some_and(|h| h.end == base);
+            link = self.entries.iter().rev().find(older)?;
+            names.push(link.name);
+        }
+        let time = newest.history()?.created;
+        Some(Tip { point, deltas, names, file: newest.path.clone(), time })
+    }
+}
+
+/// The end of a chain.
+#[derive(Clone, Debug)]
+pub(crate) struct Tip {
+    pub(crate) point: Point,
+    /// Deltas since the full backup.
+    pub(crate) deltas: u32,
+    /// The files that lead here.
+    pub(crate) names: Vec<BackupName>,
+    pub(crate) file: PathBuf,
+    pub(crate) time: Timestamp,
+}
+
+impl Entry {
+    pub(crate) fn history(&self) -> Option<&SummaryHistory> {
+        self.found.as_ref().ok()?.history.as_ref()
+    }
+
+    /// The lineage of a sound file.
+    pub(crate) fn lineage(&self) -> Option<Lineage> {
+        let summary = self.found.as_ref().ok()?;
+        Some(summary.history.map_or(Lineage::DICTDB_1_11, |history| history.end.lineage))
+    }
+}
+
+/// A file that was copied over another name, or renamed, says so: name and content must agree.
+fn agrees(path: &Path, name: &BackupName, summary: Summary) -> Result<Summary> {
+    if summary.format != name.format {
+        return Err(Error::corrupt(path, 0, format!("a {} file, as its name says", name.format)));
+    }
+    if summary.kind != name.kind {
+        return Err(Error::corrupt(path, 10, format!("a {} backup, as its name says", name.kind)));
+    }
+    let stamp = |created: Timestamp| u64::try_from(created.as_micros()).ok().map(Stamp::new);
+    match &summary.history {
+        Some(history) if stamp(history.created) != Some(name.stamp) => {
+            let found = history.created.as_micros();
+            let expected = format!(
+                "the creation time {} that its name says, not {found}: the file was renamed or copied",
+                name.stamp.get()
+            );
+            Err(Error::corrupt(path, 112, expected))
+        }
+        _ => Ok(summary),
+    }
+}
+
+/// One backup of a directory; see [`list_backups`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct BackupFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Full or delta, by its name.
+    pub kind: BackupKind,
+    /// JSON or binary, by its name.
+    pub format: BackupFormat,
+    /// What the file says of itself, or what is wrong with it. Its middle has not been read.
+    pub details: Result<BackupDetails>,
+}
+
+/// What a backup file says of itself.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct BackupDetails {
+    /// Its bytes.
+    pub bytes: u64,
+    /// The point that it leads to; `None` for a file of DictDB 1.11.
+    pub end: Option<Point>,
+    /// The point that a delta joins onto; for a full backup the newest point in the directory when it was made.
+    pub base: Option<Point>,
+    /// Records of a full backup, changes of a delta; `None` for a file of DictDB 1.11.
+    pub records: Option<u64>,
+    /// Time of the newest commit in it; `None` for a file of DictDB 1.11.
+    pub time: Option<Timestamp>,
+}
+
+/// Lists the backups of a directory in the order in which they were made. Reads the beginning and the end of each;
+/// [`restore`](crate::restore) reads and checks everything.
+///
+/// ```
+/// use dictdb::{list_backups, BackupManager, DictDb};
+/// let dir = tempfile::tempdir()?;
+/// let db = DictDb::new();
+/// BackupManager::new(&db, dir.path())?.backup_full()?;
+/// let backups = list_backups(dir.path())?;
+/// assert_eq!(backups.len(), 1);
+/// assert!(backups[0].details.is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Io`] where the directory cannot be listed; what is wrong with a file stands in its entry.
+pub fn list_backups(dir: impl AsRef<Path>) -> Result<Vec<BackupFile>> {
+    let catalog = Catalog::read(&DiskStorage, dir.as_ref())?;
+    let file = |entry: Entry| BackupFile {
+        path: entry.path,
+        kind: entry.name.kind,
+        format: entry.name.format,
+        details: entry.found.map(|summary| BackupDetails {
+            bytes: summary.bytes,
+            end: summary.history.map(|h| h.end),
+            base: summary.history.and_then(|h| h.base),
+            records: summary.history.map(|h| h.records),
+            time: summary.history.map(|h| h.time),
+        }),
+    };
+    Ok(catalog.entries.into_iter().map(file).collect())
+}

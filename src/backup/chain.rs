@@ -1,0 +1,257 @@
+//! Making one backup: full or delta, into which file, and what the checkpoint is afterwards.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::backup::catalog::{self, Catalog, Tip};
+use crate::backup::report::{BackupReport, LastBackup, Promotion};
+use crate::db::{self, DictDb};
+use crate::error::{Error, Result};
+use crate::file::name::{BackupFormat, BackupKind, BackupName, Stamp};
+use crate::file::sink::{Existing, Sink, publish};
+use crate::file::{self, Made, Origin};
+use crate::history::{Lineage, Point, Seq, Timestamp};
+use crate::progress::{ProgressFn, Stage, Watch};
+use crate::ring::{RingSlice, Unserved};
+use crate::state::State;
+use crate::storage::Storage;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Full,
+    Delta,
+    /// A delta in an incremental manager whose chain is not too long yet; else a full one.
+    Usual,
+}
+
+/// The settings that matter to a single backup.
+pub(crate) struct Settings {
+    pub(crate) dir: PathBuf,
+    pub(crate) format: BackupFormat,
+    pub(crate) incremental: bool,
+    pub(crate) max_deltas_before_full: u32,
+    pub(crate) progress: Option<Box<ProgressFn>>,
+    pub(crate) storage: Box<dyn Storage>,
+}
+
+/// How far the backups of one directory reach.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    /// The checkpoint: where the newest backup leads, and the files that lead there.
+    tip: Option<Tip>,
+    /// The newest point in the directory, of whatever history.
+    newest: Option<Point>,
+    /// The newest stamp given or seen.
+    stamp: Option<Stamp>,
+}
+
+/// How a delta can be made now.
+struct Join {
+    base: Point,
+    slice: RingSlice,
+}
+
+impl Chain {
+    /// Finds out what the directory holds already.
+    pub(crate) fn open(storage: &dyn Storage, dir: &std::path::Path) -> Result<Chain> {
+        let catalog = Catalog::read(storage, dir)?;
+        let newest = catalog.entries.iter().rev().find_map(|entry| match (&entry.found, entry.history()) {
+            (Ok(_), Some(history)) => Some(history.end),
+            (Ok(_), None) => Some(Point::empty(Lineage::DICTDB_1_11)),
+            _ => None,
+        });
+        let stamp = catalog.entries.last().map(|entry| entry.name.stamp);
+        Ok(Chain { tip: catalog.tip(), newest, stamp })
+    }
+
+    /// The checkpoint as far as it lies in the history of `state`: commits up to here are covered.
+    pub(crate) fn checkpoint(&self, state: &State) -> Option<&Tip> {
+        self.tip.as_ref().filter(|tip| in_history(tip.point, state))
+    }
+
+    pub(crate) fn deltas(&self, state: &State) -> u32 {
+        self.checkpoint(state).map_or(0, |tip| tip.deltas)
+    }
+
+    pub(crate) fn last(&self, state: &State) -> Option<LastBackup> {
+        self.checkpoint(state).map(|tip| LastBackup { time: tip.time, seq: tip.point.seq, file: tip.file.clone() })
+    }
+
+    /// Whether a backup now would hold what the newest one holds.
+    pub(crate) fn covers(&self, state: &State) -> bool {
+        self.checkpoint(state).is_some_and(|tip| tip.point.seq == state.seq)
+    }
+
+    /// Makes a backup of `state`, which the database stood at a moment ago. On failure nothing has changed.
+    pub(crate) fn back_up(
+        &mut self,
+        settings: &Settings,
+        db: &DictDb,
+        state: &State,
+        wanted: Wanted,
+    ) -> Result<BackupReport> {
+        let started = db.clock().monotonic();
+        let names = catalog::names(&*settings.storage, &settings.dir)?;
+        self.stamp = self.stamp.max(names.last().map(|name| name.stamp));
+        let join = self.join(settings, db, state, &names);
+        let too_long = settings.incremental && self.deltas(state) >= settings.max_deltas_before_full;
+        let wants_delta = match wanted {
+            Wanted::Full => false,
+            Wanted::Delta => true,
+            Wanted::Usual => settings.incremental && !too_long,
+        };
+        let (promoted, bridge) = match join {
+            Ok(join) if wants_delta => return self.delta(settings, db, state, &join, started),
+            Ok(join) => (None, Some(join)),
+            Err(why) if wants_delta => {
+                tracing::warn!(dir = %settings.dir.display(), "a delta backup becomes a full one, as {why}");
+                (Some(why), None)
+            }
+            Err(_) => (None, None),
+        };
+        let mut report = self.full(settings, db, state, promoted, started)?;
+        // Only an incremental manager's older full backups have deltas that the bridge could carry on.
+        if let Some(join) = bridge.filter(|join| settings.incremental && join.slice.last > join.base.seq) {
+            match self.write_delta(settings, db, state, &join) {
+                Ok((_, path, ..)) => report.bridge = Some(path),
+                Err(failure) => {
+                    tracing::warn!(file = %report.file.display(), "no bridge to the full backup: {failure}");
+                    report.bridge_failure = Some(failure.to_string());
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    /// Whether a delta can join onto what is there.
+    fn join(&self, settings: &Settings, db: &DictDb, state: &State, names: &[BackupName]) -> Result<Join, Promotion> {
+        let from_empty = || {
+            // A chain without a full backup: DictDB could not load it, so not in its format.
+            let whole = state.identity.parent.is_none() && db.ring_reaches_back_to(Seq::ZERO);
+            (settings.format == BackupFormat::Binary && whole && self.newest.is_none())
+                .then(|| Point::empty(state.identity.lineage))
+        };
+        let base = match self.checkpoint(state) {
+            Some(tip) if tip.names.iter().all(|name| names.contains(name)) => tip.point,
+            Some(_) => return Err(Promotion::ChainBroken),
+            None => from_empty().ok_or(Promotion::NoChain)?,
+        };
+        match db.ring_slice(base.seq, state.seq) {
+            Ok(slice) => Ok(Join { base, slice }),
+            Err(Unserved::Gap { .. }) => Err(Promotion::Gap),
+            // The ring was begun anew behind this state, by apply_delta.
+            Err(Unserved::Ahead { .. }) => Err(Promotion::NoChain),
+        }
+    }
+
+    fn full(
+        &mut self,
+        settings: &Settings,
+        db: &DictDb,
+        state: &State,
+        promoted: Option<Promotion>,
+        started: Duration,
+    ) -> Result<BackupReport> {
+        let base = self.newest;
+        let (name, path, made, bytes) = self.write(settings, db, BackupKind::Full, base, |sink, origin, path| {
+            let watch = Watch::new(settings.progress.as_deref(), Stage::WritingFull, path);
+            file::write_full(settings.format, sink, state, origin, &watch)
+        })?;
+        self.advance(state.point(), 0, vec![name], &path);
+        let report = report(settings, db, started, &name, path, state.seq, made, bytes);
+        Ok(BackupReport { promoted, ..report })
+    }
+
+    fn delta(
+        &mut self,
+        settings: &Settings,
+        db: &DictDb,
+        state: &State,
+        join: &Join,
+        started: Duration,
+    ) -> Result<BackupReport> {
+        let (name, path, made, bytes) = self.write_delta(settings, db, state, join)?;
+        let tip = self.checkpoint(state);
+        let mut names = tip.map(|tip| tip.names.clone()).unwrap_or_default();
+        let deltas = tip.map_or(0, |tip| tip.deltas).saturating_add(1);
+        names.push(name);
+        self.advance(state.point(), deltas, names, &path);
+        let report = report(settings, db, started, &name, path, state.seq, made, bytes);
+        Ok(BackupReport { base_seq: Some(join.base.seq), ..report })
+    }
+
+    fn write_delta(
+        &mut self,
+        settings: &Settings,
+        db: &DictDb,
+        state: &State,
+        join: &Join,
+    ) -> Result<(BackupName, PathBuf, Made, u64)> {
+        self.write(settings, db, BackupKind::Delta, Some(join.base), |sink, origin, path| {
+            let watch = Watch::new(settings.progress.as_deref(), Stage::WritingDelta, path);
+            file::write_delta(settings.format, sink, &join.slice, state, origin, &watch)
+        })
+    }
+
+    /// Writes and publishes a file under the next stamp. The stamp is used up even by a failure.
+    fn write(
+        &mut self,
+        settings: &Settings,
+        db: &DictDb,
+        kind: BackupKind,
+        base: Option<Point>,
+        fill: impl FnOnce(&mut Sink, &Origin, &std::path::Path) -> Result<Made>,
+    ) -> Result<(BackupName, PathBuf, Made, u64)> {
+        let stamp = Stamp::next(db::now(db), self.stamp)
+            .ok_or_else(|| Error::Exhausted { what: "the stamps of backup names".to_owned() })?;
+        let created = i64::try_from(stamp.get())
+            .map_err(|_| Error::Exhausted { what: "the stamps of backup names".to_owned() })?;
+        self.stamp = Some(stamp);
+        let name = BackupName { kind, stamp, format: settings.format };
+        let path = settings.dir.join(name.file_name());
+        let origin = Origin { base, created: Timestamp::from_micros(created) };
+        let (made, bytes) = publish(&*settings.storage, &path, Existing::Refuse, |sink| fill(sink, &origin, &path))?;
+        Ok((name, path, made, bytes))
+    }
+
+    fn advance(&mut self, point: Point, deltas: u32, names: Vec<BackupName>, path: &std::path::Path) {
+        let time = self.stamp.and_then(|stamp| i64::try_from(stamp.get()).ok()).unwrap_or_default();
+        let time = Timestamp::from_micros(time);
+        self.newest = Some(point);
+        self.tip = Some(Tip { point, deltas, names, file: path.to_owned(), time });
+    }
+}
+
+/// Whether `point` lies in the past of `state`.
+fn in_history(point: Point, state: &State) -> bool {
+    let own = point.lineage == state.identity.lineage && point.seq <= state.seq;
+    own || state.identity.parent == Some(point)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one place that names every field of a report")]
+fn report(
+    settings: &Settings,
+    db: &DictDb,
+    started: Duration,
+    name: &BackupName,
+    file: PathBuf,
+    seq: Seq,
+    made: Made,
+    bytes: u64,
+) -> BackupReport {
+    BackupReport {
+        file,
+        kind: name.kind,
+        format: settings.format,
+        promoted: None,
+        base_seq: None,
+        seq,
+        commits: made.commits,
+        records: made.records,
+        bytes,
+        duration: db.clock().monotonic().saturating_sub(started),
+        bridge: None,
+        bridge_failure: None,
+    }
+}

@@ -1,0 +1,381 @@
+//! From a directory of backups back to a database: the newest sound snapshot, then the deltas that join onto it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::backup::catalog::{Catalog, Entry};
+use crate::backup::report::RestoreReport;
+use crate::clock::{Clock, SystemClock};
+use crate::db::{Builder, DictDb};
+use crate::error::{DamagedBackup, Error, Result};
+use crate::file::name::{BackupKind, Stamp};
+use crate::file::{self, Trust};
+use crate::history::{Lineage, Point};
+use crate::progress::{Progress, ProgressFn, Stage, Watch};
+use crate::state::{Identity, State};
+use crate::storage::{DiskStorage, Storage};
+
+/// Restores the newest state that a directory of backups leads to, and says how.
+///
+/// Takes the newest full backup and applies the deltas that join onto it by (lineage, seq, digest); every file is
+/// checked whole and the digest compared before anything is handed out. Where the newest full backup is damaged, an
+/// older one and its longer chain take its place, and the report says so. A missing or damaged delta is an error, as
+/// leaving it out would lose commits: see [`RestoreOptions::accept_earlier`]. A chain of DictDB 1.11 (JSON) restores by
+/// the time stamps in its names.
+///
+/// Nothing is ever written to the directory. The restored database begins a new history whose parent is the point
+/// reached; a [`BackupManager`](crate::BackupManager) on the same directory goes on with the chain. Memory: the
+/// restored state and the largest block or commit.
+///
+/// ```
+/// use dictdb::{record, restore, BackupManager, DictDb};
+/// let dir = tempfile::tempdir()?;
+/// let db = DictDb::new();
+/// db.create_table("users", "id")?.insert(record! { "name": "Ann" })?;
+/// BackupManager::new(&db, dir.path())?.backup_full()?;
+/// let lost = db.digest();
+/// drop(db);
+///
+/// let (db, report) = restore(dir.path())?;
+/// assert_eq!(db.digest(), lost);
+/// println!("{report}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::NoBackup`], [`Error::MissingLink`], [`Error::Corrupt`], [`Error::ChecksumMismatch`],
+/// [`Error::SeveralHistories`], [`Error::UnsupportedVersion`], [`Error::Io`].
+pub fn restore(dir: impl AsRef<Path>) -> Result<(DictDb, RestoreReport)> {
+    RestoreOptions::new().restore(dir)
+}
+
+/// How to restore; see [`restore`].
+///
+/// ```no_run
+/// use dictdb::RestoreOptions;
+/// let (db, report) = RestoreOptions::new()
+///     .accept_earlier(true)
+///     .on_progress(|progress| {
+///         eprintln!("{progress}");
+///         std::ops::ControlFlow::Continue(())
+///     })
+///     .restore("backups")?;
+/// # Ok::<(), dictdb::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct RestoreOptions {
+    lineage: Option<Lineage>,
+    accept_earlier: bool,
+    trust: Trust,
+    builder: Builder,
+    progress: Option<Arc<ProgressFn>>,
+    storage: Arc<dyn Storage>,
+}
+
+impl RestoreOptions {
+    /// What [`restore`] does.
+    pub fn new() -> RestoreOptions {
+        RestoreOptions {
+            lineage: None,
+            accept_earlier: false,
+            trust: Trust::default(),
+            builder: DictDb::builder(),
+            progress: None,
+            storage: Arc::new(DiskStorage),
+        }
+    }
+
+    /// Restores the history that this lineage is part of, where the directory holds several.
+    pub fn lineage(mut self, lineage: Lineage) -> RestoreOptions {
+        self.lineage = Some(lineage);
+        self
+    }
+
+    /// Where a delta is missing or damaged, gives the state before it instead of an error; the report names what was
+    /// passed over and left out.
+    pub fn accept_earlier(mut self, accept: bool) -> RestoreOptions {
+        self.accept_earlier = accept;
+        self
+    }
+
+    /// Takes JSON files' text as it stands; see [`LoadOptions::ignore_checksum`](crate::LoadOptions::ignore_checksum).
+    pub fn ignore_checksum(mut self, ignore: bool) -> RestoreOptions {
+        self.trust.ignore_checksum = ignore;
+        self
+    }
+
+    /// Settings of the restored database.
+    pub fn database(mut self, builder: Builder) -> RestoreOptions {
+        self.builder = builder;
+        self
+    }
+
+    /// Called at least once a block of records; `Break` ends the work with [`Error::Cancelled`].
+    pub fn on_progress(
+        mut self,
+        callback: impl Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync + 'static,
+    ) -> RestoreOptions {
+        self.progress = Some(Arc::new(callback));
+        self
+    }
+
+    /// Where files are read from; the disk unless said otherwise.
+    pub fn storage(mut self, storage: impl Storage + 'static) -> RestoreOptions {
+        self.storage = Arc::new(storage);
+        self
+    }
+
+    /// Restores; see [`restore`].
+    ///
+    /// # Errors
+    /// As [`restore`]; [`Error::Cancelled`].
+    pub fn restore(&self, dir: impl AsRef<Path>) -> Result<(DictDb, RestoreReport)> {
+        let dir = dir.as_ref();
+        let started = SystemClock.monotonic();
+        let mut catalog = Catalog::read(&*self.storage, dir)?;
+        self.keep_one_history(dir, &mut catalog)?;
+        let (mut state, mut report) = self.replay(dir, &mut catalog)?;
+        report.point = state.point();
+        report.time = state.time;
+        report.records = state.record_count();
+        report.duration = SystemClock.monotonic().saturating_sub(started);
+        state.identity = Identity::child_of(report.point);
+        if report.fell_back {
+            tracing::warn!(dir = %dir.display(), "restored from an older full backup: {report}");
+        } else {
+            tracing::info!(dir = %dir.display(), "{report}");
+        }
+        Ok((self.builder.clone().build_from(state), report))
+    }
+
+    /// Leaves the files of one history in the catalog: lineages that parents and bases tie together are one.
+    fn keep_one_history(&self, dir: &Path, catalog: &mut Catalog) -> Result<()> {
+        let mut histories: Vec<BTreeSet<Lineage>> = Vec::new();
+        for entry in &catalog.entries {
+            let Some(lineage) = entry.lineage() else { continue };
+            let history = entry.history();
+            let ties = [history.and_then(|h| h.parent), history.and_then(|h| h.base)];
+            let mut own: BTreeSet<Lineage> = ties.into_iter().flatten().map(|point| point.lineage).collect();
+            own.insert(lineage);
+            let (tied, apart): (Vec<_>, Vec<_>) = histories.into_iter().partition(|other| !other.is_disjoint(&own));
+            own.extend(tied.into_iter().flatten());
+            histories = apart;
+            histories.push(own);
+        }
+        let several = || Error::SeveralHistories {
+            dir: dir.to_owned(),
+            lineages: histories.iter().filter_map(|history| history.first().copied()).collect(),
+        };
+        let kept = match self.lineage {
+            Some(lineage) => histories.iter().find(|history| history.contains(&lineage)).ok_or_else(several)?,
+            None if histories.len() > 1 => return Err(several()),
+            None => match histories.first() {
+                Some(only) => only,
+                None => return Ok(()),
+            },
+        };
+        catalog.entries.retain(|entry| entry.lineage().is_none_or(|lineage| kept.contains(&lineage)));
+        Ok(())
+    }
+
+    /// Walks the full backups from the newest, reads the first sound one and applies what joins onto it.
+    fn replay(&self, dir: &Path, catalog: &mut Catalog) -> Result<(State, RestoreReport)> {
+        let mut report = RestoreReport {
+            dir: dir.to_owned(),
+            full: None,
+            deltas: Vec::new(),
+            point: Point::empty(Lineage::NONE),
+            time: crate::history::Timestamp::default(),
+            records: 0,
+            bytes: 0,
+            duration: std::time::Duration::ZERO,
+            fell_back: false,
+            damaged: Vec::new(),
+            left_out: Vec::new(),
+        };
+        let fulls: Vec<usize> =
+            (0..catalog.entries.len()).rev().filter(|i| is_kind(catalog, *i, BackupKind::Full)).collect();
+        for index in fulls {
+            let Some(entry) = catalog.entries.get_mut(index) else { continue };
+            let path = entry.path.clone();
+            let read = match std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
+                Err(error) => Err(error),
+                Ok(summary) => {
+                    let watch = Watch::new(self.progress.as_deref(), Stage::ReadingFull, &path);
+                    let read = file::read_full(&*self.storage, &path, self.trust, &watch);
+                    entry.found = Ok(summary);
+                    read.map(|state| (state, entry.name.stamp))
+                }
+            };
+            match read {
+                Ok((state, stamp)) => {
+                    report.bytes = report.bytes.saturating_add(entry.bytes());
+                    report.full = Some(path);
+                    report.fell_back = !report.damaged.is_empty();
+                    return self.deltas(catalog, state, Some(stamp), report);
+                }
+                Err(error) if is_damage(&error) => {
+                    tracing::warn!("passed over a damaged full backup: {error}");
+                    report.damaged.push(DamagedBackup { file: path, error: Box::new(error) });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // No full backup: the chain may begin at the empty database.
+        let root = catalog.entries.iter().find_map(|entry| {
+            let history = entry.history().filter(|_| entry.name.kind == BackupKind::Delta)?;
+            let from_empty = history.base == Some(Point::empty(history.end.lineage)) && history.parent.is_none();
+            from_empty.then_some(history.end.lineage)
+        });
+        match root {
+            Some(lineage) => {
+                report.fell_back = !report.damaged.is_empty();
+                self.deltas(catalog, State::empty(Identity { lineage, parent: None }), None, report)
+            }
+            None if report.damaged.is_empty() && catalog.entries.iter().any(|e| e.found.is_err()) => {
+                // Deltas only, and not all of them can be read: their word is the one to hear.
+                let error = catalog.entries.drain(..).find_map(|entry| entry.found.err());
+                Err(error.unwrap_or(Error::Cancelled))
+            }
+            None => Err(Error::NoBackup { dir: dir.to_owned(), damaged: report.damaged }),
+        }
+    }
+
+    /// Applies the deltas that join onto `state`, which the full backup stamped `since` gave.
+    fn deltas(
+        &self,
+        catalog: &mut Catalog,
+        mut state: State,
+        since: Option<Stamp>,
+        mut report: RestoreReport,
+    ) -> Result<(State, RestoreReport)> {
+        let mut used: BTreeSet<usize> = BTreeSet::new();
+        let mut last_used = since;
+        let mut lineages: BTreeSet<Lineage> = [state.identity.lineage].into();
+        lineages.extend(state.identity.parent.map(|parent| parent.lineage));
+        let legacy = state.identity.lineage == Lineage::DICTDB_1_11;
+        while let Some(index) = next_delta(catalog, &used, &state, last_used, legacy) {
+            used.insert(index);
+            let Some(entry) = catalog.entries.get(index) else { break };
+            let watch = Watch::new(self.progress.as_deref(), Stage::ReadingDelta, &entry.path);
+            // The state before it, should it turn out damaged: a pointer copy.
+            let before = state.clone();
+            match file::apply_delta(&*self.storage, &entry.path, &mut state, self.trust, &watch) {
+                Ok(_) => {
+                    lineages.insert(state.identity.lineage);
+                    last_used = last_used.max(Some(entry.name.stamp));
+                    report.bytes = report.bytes.saturating_add(entry.bytes());
+                    report.deltas.push(entry.path.clone());
+                }
+                Err(error) if is_damage(&error) => {
+                    state = before;
+                    if let Some(entry) = catalog.entries.get_mut(index) {
+                        entry.found = Err(error);
+                    }
+                    if legacy {
+                        break; // nothing but the order of stamps joins these
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // What lies behind the last file used was not needed. What lies before it and was not used is missed.
+        let newer = |entry: &Entry| Some(entry.name.stamp) > last_used;
+        let mut missed: Option<(usize, PathBuf, Point)> = None;
+        for (index, entry) in catalog.entries.iter_mut().enumerate() {
+            if entry.name.kind != BackupKind::Delta || Some(entry.name.stamp) <= since {
+                continue;
+            }
+            match &entry.found {
+                Ok(_) if used.contains(&index) => {}
+                Ok(summary) => {
+                    let covered =
+                        summary.history.is_some_and(|h| lineages.contains(&h.end.lineage) && h.end.seq <= state.seq);
+                    if !covered {
+                        let base = summary.history.and_then(|h| h.base);
+                        let needs = base.unwrap_or(Point::empty(Lineage::DICTDB_1_11));
+                        report.left_out.push(entry.path.clone());
+                        missed.get_or_insert((index, entry.path.clone(), needs));
+                    }
+                }
+                Err(_) => {
+                    let needed = newer(entry);
+                    if let Err(error) = std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
+                        if needed && !self.accept_earlier {
+                            return Err(error);
+                        }
+                        report.damaged.push(DamagedBackup { file: entry.path.clone(), error: Box::new(error) });
+                    }
+                }
+            }
+        }
+        match missed {
+            Some((_, file, needs)) if !self.accept_earlier => {
+                let reached = Box::new(state.point());
+                Err(Error::MissingLink { file, needs: Box::new(needs), reached })
+            }
+            _ => Ok((state, report)),
+        }
+    }
+}
+
+/// The delta to apply next: of those that join onto the state, the one that leads furthest.
+fn next_delta(
+    catalog: &Catalog,
+    used: &BTreeSet<usize>,
+    state: &State,
+    since: Option<Stamp>,
+    legacy: bool,
+) -> Option<usize> {
+    let deltas =
+        catalog.entries.iter().enumerate().filter(|(index, entry)| {
+            entry.name.kind == BackupKind::Delta && entry.found.is_ok() && !used.contains(index)
+        });
+    if legacy {
+        // DictDB 1.11: whatever comes after the full backup, in the order of the stamps.
+        let mut newer = deltas.filter(|(_, entry)| entry.history().is_none() && Some(entry.name.stamp) > since);
+        return newer.next().map(|(index, _)| index);
+    }
+    let joining = deltas.filter_map(|(index, entry)| {
+        let history = entry.history()?;
+        let joins = history.base.is_some_and(|base| file::joins(base, state));
+        joins.then_some((history.end.seq, entry.name.stamp, index))
+    });
+    // Empty deltas lead nowhere; each is applied (and so checked) once, after those that lead on.
+    joining.max().map(|(_, _, index)| index)
+}
+
+fn is_kind(catalog: &Catalog, index: usize, kind: BackupKind) -> bool {
+    catalog.entries.get(index).is_some_and(|entry| entry.name.kind == kind)
+}
+
+/// Damage to a file, as opposed to a storage that cannot be read or a program that is too old.
+fn is_damage(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Corrupt { .. } | Error::ChecksumMismatch { .. } | Error::WrongKind { .. } | Error::DoesNotJoin { .. }
+    )
+}
+
+impl Entry {
+    fn bytes(&self) -> u64 {
+        self.found.as_ref().map_or(0, |summary| summary.bytes)
+    }
+}
+
+impl Default for RestoreOptions {
+    fn default() -> RestoreOptions {
+        RestoreOptions::new()
+    }
+}
+
+impl fmt::Debug for RestoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("RestoreOptions");
+        out.field("lineage", &self.lineage).field("accept_earlier", &self.accept_earlier);
+        out.field("trust", &self.trust).field("storage", &self.storage).finish_non_exhaustive()
+    }
+}

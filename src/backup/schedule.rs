@@ -1,0 +1,538 @@
+//! When to make a backup: a pure state machine. No thread, no clock, no lock; the time comes in as an argument.
+//!
+//! The rules, `interval` and `min` being the two intervals given to [`Schedule::new`]:
+//! 1. **Periodic.** Due `interval` after [`start`](Schedule::start), and then `interval` after the end of each
+//!    periodic attempt, successful or not (DictDB's `Event.wait(interval)` loop). Other attempts do not shift it.
+//! 2. **Notified.** After [`notify`](Schedule::notify) a backup is due at once, but not before `min` has passed since
+//!    the end of the last attempt of any cause. It is put off, never dropped; any number until then are one.
+//! 3. A notification is satisfied by any attempt that begins after it, of whatever cause and outcome: one backup
+//!    serves all that is due. One that comes while an attempt runs waits for the next. A failure does not bring it
+//!    back: that is retried by the next periodic one.
+//! 4. **Stop.** A notification still unsatisfied at [`stop`](Schedule::stop) gets its backup there and then.
+//! 5. One attempt at a time: while one runs, nothing is due.
+//!
+//! Only rules 2 and 5 keep backups apart: periodic, stop and manual ones do not wait for `min`. An `interval` of zero
+//! means back to back, each as soon as the one before has ended; a `min` of zero means at once. A time that lies past
+//! what `Duration` holds, as after an interval of `Duration::MAX`, never comes.
+//!
+//! The owner keeps it under a lock, with a condition variable on which its thread waits as [`Step`] says, and which
+//! every call that changes the schedule notifies.
+
+use std::time::Duration;
+
+/// Why a backup is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The periodic one. Also where a notification is due at the same moment.
+    Interval,
+    /// A change was notified.
+    Notified,
+    /// A change was notified and not backed up when the schedule was stopped.
+    Stop,
+    /// Somebody asked for it. Never comes out of the schedule, only in.
+    Manual,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Make a backup, reported by [`Schedule::began`] and [`Schedule::finished`].
+    Backup(Cause),
+    /// Nothing before that moment, which is later than now; `None`: nothing until the schedule changes.
+    WaitUntil(Option<Duration>),
+}
+
+/// When the next backup is due. Times count from any one fixed point.
+#[derive(Clone, Debug)]
+pub(crate) struct Schedule {
+    backup_interval: Duration,
+    min_backup_interval: Duration,
+    started: bool,
+    /// `None`: not started, or never.
+    periodic_due: Option<Duration>,
+    /// A notification came that no attempt has begun after.
+    notified: bool,
+    last_end: Option<Duration>,
+    running: Option<Cause>,
+}
+
+impl Schedule {
+    /// A schedule that is not started.
+    pub(crate) fn new(backup_interval: Duration, min_backup_interval: Duration) -> Schedule {
+        Schedule {
+            backup_interval,
+            min_backup_interval,
+            started: false,
+            periodic_due: None,
+            notified: false,
+            last_end: None,
+            running: None,
+        }
+    }
+
+    /// Counts the periodic backups from now on. What was notified before is due as ever.
+    pub(crate) fn start(&mut self, now: Duration) {
+        self.started = true;
+        self.periodic_due = later(now, self.backup_interval);
+    }
+
+    /// Ends the schedule: nothing is due until it is started again. `Some(Cause::Stop)` where a notification is
+    /// unsatisfied: the caller makes its backup now, or once the running attempt has ended. The notification is
+    /// taken: nobody is told of it again.
+    #[must_use = "a change was notified that only this backup saves"]
+    pub(crate) fn stop(&mut self) -> Option<Cause> {
+        self.started = false;
+        self.periodic_due = None;
+        std::mem::take(&mut self.notified).then_some(Cause::Stop)
+    }
+
+    /// A change was made that wants a backup.
+    pub(crate) fn notify(&mut self) {
+        self.notified = true;
+    }
+
+    /// Whether a notification waits for a backup to begin.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.notified
+    }
+
+    /// What to do at `now`. Asking changes nothing.
+    pub(crate) fn next(&self, now: Duration) -> Step {
+        if !self.started || self.running.is_some() {
+            return Step::WaitUntil(None);
+        }
+        let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now);
+        let notified_due = self.notified_due();
+        if is_due(self.periodic_due) {
+            Step::Backup(Cause::Interval)
+        } else if is_due(notified_due) {
+            Step::Backup(Cause::Notified)
+        } else {
+            Step::WaitUntil([self.periodic_due, notified_due].into_iter().flatten().min())
+        }
+    }
+
+    /// An attempt begins, before it looks at the data: all that was notified until now is in it.
+    ///
+    /// # Panics
+    /// If another one runs: whose end would [`finished`](Self::finished) tell of?
+    pub(crate) fn began(&mut self, cause: Cause) {
+        assert!(self.running.is_none(), "a backup ({cause:?}) began while another one runs ({:?})", self.running);
+        self.running = Some(cause);
+        self.notified = false;
+    }
+
+    /// What a notification means while the schedule is not started: its backup is made by the caller, or put off.
+    pub(crate) fn inline_step(&self, now: Duration) -> Step {
+        match self.notified_due() {
+            Some(due) if due <= now => Step::Backup(Cause::Notified),
+            due => Step::WaitUntil(due),
+        }
+    }
+
+    /// The attempt that began found nothing to do: no backup was made that others must keep away from.
+    ///
+    /// # Panics
+    /// If none runs.
+    pub(crate) fn skipped(&mut self, now: Duration) {
+        let last_end = self.last_end;
+        self.finished(now);
+        self.last_end = last_end;
+    }
+
+    /// The attempt that began has ended, successful or not. To be called whatever becomes of it, a panic included:
+    /// until then nothing is due.
+    ///
+    /// # Panics
+    /// If none runs.
+    pub(crate) fn finished(&mut self, now: Duration) {
+        let cause = self.running.take();
+        assert!(cause.is_some(), "a backup ended that never began");
+        self.last_end = Some(now);
+        if cause == Some(Cause::Interval) {
+            self.periodic_due = later(now, self.backup_interval);
+        }
+    }
+
+    fn notified_due(&self) -> Option<Duration> {
+        match self.last_end {
+            _ if !self.notified => None,
+            Some(end) => later(end, self.min_backup_interval),
+            None => Some(Duration::ZERO),
+        }
+    }
+}
+
+/// `None`: never. `Duration::MAX` itself counts as never, so that `Duration::MAX` after zero does, too.
+fn later(from: Duration, by: Duration) -> Option<Duration> {
+    from.checked_add(by).filter(|time| *time < Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    const NEVER: Step = Step::WaitUntil(None);
+
+    fn until(seconds: u64) -> Step {
+        Step::WaitUntil(Some(at(seconds)))
+    }
+
+    /// A backup every 300 s, notified ones 10 s apart; started at 0.
+    fn started() -> Schedule {
+        let mut schedule = Schedule::new(at(300), at(10));
+        schedule.start(at(0));
+        schedule
+    }
+
+    fn attempt(schedule: &mut Schedule, cause: Cause, end: Duration) {
+        schedule.began(cause);
+        schedule.finished(end);
+    }
+
+    #[test]
+    fn periodic_backups_are_counted_from_the_start_and_from_the_end_of_each() {
+        let mut s = started();
+        assert_eq!(s.next(at(0)), until(300));
+        assert_eq!(s.next(at(299)), until(300));
+        assert_eq!(s.next(at(300)), Step::Backup(Cause::Interval));
+        attempt(&mut s, Cause::Interval, at(340));
+        assert_eq!(s.next(at(340)), until(640));
+    }
+
+    #[test]
+    fn other_backups_do_not_shift_the_periodic_ones() {
+        for cause in [Cause::Manual, Cause::Notified] {
+            let mut s = started();
+            attempt(&mut s, cause, at(100));
+            assert_eq!(s.next(at(100)), until(300));
+        }
+    }
+
+    #[test]
+    fn the_first_notification_is_due_at_once() {
+        let mut s = started();
+        s.notify();
+        assert_eq!(s.next(at(1)), Step::Backup(Cause::Notified));
+    }
+
+    #[test]
+    fn notifications_close_together_are_put_off_and_become_one() {
+        let mut s = started();
+        attempt(&mut s, Cause::Manual, at(20));
+        for second in 21..30 {
+            s.notify();
+            assert_eq!(s.next(at(second)), until(30));
+        }
+        assert_eq!(s.next(at(30)), Step::Backup(Cause::Notified));
+        attempt(&mut s, Cause::Notified, at(31));
+        assert!(!s.is_pending());
+        assert_eq!(s.next(at(41)), until(300));
+    }
+
+    #[test]
+    fn a_notification_during_a_backup_waits_for_the_next_one() {
+        let mut s = started();
+        s.notify();
+        s.began(Cause::Notified);
+        assert!(!s.is_pending());
+        s.notify();
+        assert_eq!(s.next(at(3)), NEVER, "one at a time");
+        s.finished(at(5));
+        assert!(s.is_pending());
+        assert_eq!(s.next(at(5)), until(15));
+        assert_eq!(s.next(at(15)), Step::Backup(Cause::Notified));
+    }
+
+    #[test]
+    fn one_backup_serves_all_that_is_due() {
+        let mut s = started();
+        s.notify();
+        assert_eq!(s.next(at(300)), Step::Backup(Cause::Interval));
+        attempt(&mut s, Cause::Interval, at(301));
+        assert_eq!(s.next(at(301)), until(601));
+    }
+
+    #[test]
+    fn a_periodic_backup_does_not_wait_for_the_minimum_and_takes_the_notification_along() {
+        let mut s = started();
+        attempt(&mut s, Cause::Manual, at(298));
+        s.notify();
+        assert_eq!(s.next(at(299)), until(300));
+        assert_eq!(s.next(at(300)), Step::Backup(Cause::Interval));
+        s.began(Cause::Interval);
+        assert!(!s.is_pending());
+    }
+
+    #[test]
+    fn a_periodic_backup_that_falls_due_during_a_manual_one_follows_it() {
+        let mut s = started();
+        s.began(Cause::Manual);
+        assert_eq!(s.next(at(300)), NEVER);
+        s.finished(at(305));
+        assert_eq!(s.next(at(305)), Step::Backup(Cause::Interval));
+    }
+
+    #[test]
+    fn stop_asks_for_a_backup_exactly_when_a_notification_waits() {
+        let mut s = started();
+        assert_eq!(s.stop(), None);
+        s.start(at(1));
+        attempt(&mut s, Cause::Manual, at(2));
+        s.notify(); // inside the minimum interval
+        assert_eq!(s.stop(), Some(Cause::Stop));
+        assert_eq!(s.stop(), None);
+        assert_eq!(s.next(at(1_000)), NEVER);
+    }
+
+    #[test]
+    fn stop_during_a_backup_asks_only_for_what_that_one_began_without() {
+        let mut s = started();
+        s.notify();
+        s.began(Cause::Notified);
+        assert_eq!(s.clone().stop(), None);
+        s.notify();
+        assert_eq!(s.stop(), Some(Cause::Stop));
+        s.finished(at(3));
+        attempt(&mut s, Cause::Stop, at(4));
+        assert_eq!(s.next(at(1_000)), NEVER);
+    }
+
+    #[test]
+    fn a_schedule_starts_again_after_a_stop() {
+        let mut s = started();
+        s.began(Cause::Interval);
+        assert_eq!(s.stop(), None);
+        s.finished(at(400));
+        assert_eq!(s.next(at(700)), NEVER, "the end of a periodic attempt does not start it again");
+        s.start(at(800));
+        assert_eq!(s.next(at(800)), until(1_100));
+    }
+
+    #[test]
+    fn what_is_notified_while_stopped_is_due_at_the_start() {
+        let mut s = Schedule::new(at(300), at(10));
+        s.notify();
+        assert_eq!(s.next(at(5)), NEVER);
+        s.start(at(6));
+        assert_eq!(s.next(at(6)), Step::Backup(Cause::Notified));
+    }
+
+    #[test]
+    fn an_interval_of_zero_means_back_to_back() {
+        let mut s = Schedule::new(at(0), at(0));
+        s.start(at(7));
+        for _ in 0..3 {
+            assert_eq!(s.next(at(7)), Step::Backup(Cause::Interval));
+            attempt(&mut s, Cause::Interval, at(7)); // the time does not move
+        }
+    }
+
+    #[test]
+    fn an_interval_without_end_never_comes_and_nothing_overflows() {
+        let last = Duration::MAX - Duration::from_nanos(1);
+        for start in [at(0), at(1), last, Duration::MAX] {
+            let mut s = Schedule::new(Duration::MAX, Duration::MAX);
+            s.start(start);
+            assert_eq!(s.next(Duration::MAX), NEVER);
+            s.notify();
+            assert_eq!(s.next(start), Step::Backup(Cause::Notified), "the first has nothing to wait for");
+            attempt(&mut s, Cause::Notified, start);
+            s.notify();
+            assert_eq!(s.next(Duration::MAX), NEVER);
+            assert_eq!(s.stop(), Some(Cause::Stop), "put off for ever, and still not dropped");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "while another one runs")]
+    fn two_backups_at_once_are_a_bug_of_the_caller() {
+        let mut s = started();
+        s.began(Cause::Manual);
+        s.began(Cause::Manual);
+    }
+
+    #[test]
+    #[should_panic(expected = "never began")]
+    fn the_end_of_what_never_began_is_a_bug_of_the_caller() {
+        started().finished(at(1));
+    }
+
+    /// What can happen to a schedule.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Tick,
+        Notify,
+        /// The thread asks, and begins what it is told to.
+        Poll,
+        /// A manual backup begins.
+        Manual,
+        Finish,
+        Start,
+        Stop,
+    }
+
+    const EVENTS: [Event; 7] =
+        [Event::Tick, Event::Notify, Event::Poll, Event::Manual, Event::Finish, Event::Start, Event::Stop];
+
+    /// The schedule beside a record of what happened to it, kept in terms of the promises.
+    #[derive(Clone)]
+    struct World {
+        schedule: Schedule,
+        now: Duration,
+        started: bool,
+        running: Option<Cause>,
+        /// Notified, and no backup began since.
+        unserved: bool,
+        last_end: Option<Duration>,
+        /// The start, or the end of the last periodic backup.
+        period_from: Duration,
+    }
+
+    impl World {
+        fn begin(&mut self, cause: Cause) {
+            self.schedule.began(cause);
+            self.running = Some(cause);
+            self.unserved = false;
+        }
+
+        fn finish(&mut self) {
+            let Some(cause) = self.running.take() else { return };
+            self.schedule.finished(self.now);
+            self.last_end = Some(self.now);
+            if cause == Cause::Interval {
+                self.period_from = self.now;
+            }
+        }
+
+        fn happens(&mut self, event: Event) {
+            match event {
+                Event::Tick => self.now += at(1),
+                Event::Notify => {
+                    self.schedule.notify();
+                    self.unserved = true;
+                }
+                Event::Poll => {
+                    if let Step::Backup(cause) = self.schedule.next(self.now) {
+                        self.began_rightly(cause);
+                        self.begin(cause);
+                    }
+                }
+                Event::Manual => {
+                    if self.running.is_none() {
+                        self.begin(Cause::Manual);
+                    }
+                }
+                Event::Finish => self.finish(),
+                Event::Start => {
+                    self.schedule.start(self.now);
+                    (self.started, self.period_from) = (true, self.now);
+                }
+                Event::Stop => {
+                    let asked = self.schedule.stop();
+                    self.started = false;
+                    assert_eq!(asked, self.unserved.then_some(Cause::Stop), "stop saves what waits, and only that");
+                    if let Some(cause) = asked {
+                        self.finish();
+                        self.begin(cause);
+                    }
+                }
+            }
+        }
+
+        fn began_rightly(&self, cause: Cause) {
+            let (now, schedule) = (self.now, &self.schedule);
+            assert!(self.started && self.running.is_none());
+            match cause {
+                Cause::Interval => assert!(now - self.period_from >= schedule.backup_interval),
+                Cause::Notified => {
+                    assert!(self.unserved);
+                    assert!(self.last_end.is_none_or(|end| now - end >= schedule.min_backup_interval), "too close");
+                }
+                Cause::Stop | Cause::Manual => panic!("{cause:?} never comes out of next"),
+            }
+        }
+
+        /// What holds at every moment.
+        fn check(&self) {
+            let schedule = &self.schedule;
+            assert_eq!(schedule.is_pending(), self.unserved);
+            if !self.started || self.running.is_some() {
+                assert_eq!(schedule.next(Duration::MAX), NEVER);
+                return;
+            }
+            let backs_up = |time| matches!(schedule.next(time), Step::Backup(_));
+            // No notification is lost, and none is late.
+            let spaced = match self.last_end {
+                Some(end) => end.checked_add(schedule.min_backup_interval),
+                None => Some(self.now),
+            };
+            if self.unserved
+                && spaced != Some(Duration::MAX)
+                && let Some(spaced) = spaced
+            {
+                assert!(backs_up(self.now.max(spaced)), "a notification is late");
+            }
+            // Nor is a periodic backup.
+            if let Some(due) = self.period_from.checked_add(schedule.backup_interval).filter(|due| *due < Duration::MAX)
+            {
+                assert_eq!(schedule.next(self.now.max(due)), Step::Backup(Cause::Interval), "a periodic one is late");
+            }
+            // A wait ends when there is work, and not before.
+            match schedule.next(self.now) {
+                Step::Backup(cause) => self.began_rightly(cause),
+                Step::WaitUntil(Some(time)) => {
+                    assert!(time > self.now && backs_up(time), "woken for nothing");
+                    assert!(!backs_up(time - Duration::from_nanos(1)), "woken late");
+                }
+                Step::WaitUntil(None) => assert!(!backs_up(Duration::MAX), "never woken"),
+            }
+        }
+    }
+
+    fn walk(world: &World, trace: &mut Vec<Event>, depth: usize) -> u64 {
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.check()));
+        assert!(checked.is_ok(), "after {trace:?}, {:?}", world.schedule);
+        if depth == 0 {
+            return 1;
+        }
+        let mut walked = 1;
+        for event in EVENTS {
+            trace.push(event);
+            let mut next = world.clone();
+            let happened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| next.happens(event)));
+            assert!(happened.is_ok(), "at the end of {trace:?}");
+            walked += walk(&next, trace, depth - 1);
+            trace.pop();
+        }
+        walked
+    }
+
+    #[test]
+    fn no_sequence_of_events_loses_a_notification_or_crowds_the_backups() {
+        let intervals =
+            [(at(0), at(0)), (at(2), at(3)), (at(3), at(2)), (Duration::MAX, at(1)), (at(1), Duration::MAX)];
+        for (backup_interval, min_backup_interval) in intervals {
+            let schedule = Schedule::new(backup_interval, min_backup_interval);
+            let now = at(1_000);
+            let mut world = World {
+                schedule,
+                now,
+                started: false,
+                running: None,
+                unserved: false,
+                last_end: None,
+                period_from: now,
+            };
+            let stopped = walk(&world, &mut Vec::new(), 6);
+            assert_eq!(stopped, (0..=6).map(|n| 7_u64.pow(n)).sum::<u64>(), "every sequence was walked");
+            // Deeper from where most happens.
+            world.happens(Event::Start);
+            walk(&world, &mut Vec::new(), 6);
+        }
+    }
+}

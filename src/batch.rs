@@ -1,0 +1,215 @@
+//! One commit in the making: decides each mutation against a state, applies it there and encodes it.
+//!
+//! A single operation works on the live state: it either fails before it touched anything, or is committed. A
+//! transaction works on a copy, which is dropped when it fails.
+
+use std::borrow::Cow;
+
+use crate::definition::TableDefinition;
+use crate::error::{Error, Result};
+use crate::frame;
+use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
+use crate::mutation::CommitWriter;
+use crate::row::{self, KeyIn, Row};
+use crate::state::{State, TableState};
+use crate::value::Key;
+
+/// A mutation's bytes beside its row: table name, tags, lengths, keys.
+const OVERHEAD_BYTES: usize = 2 * NAME_BYTES_MAX + 64;
+
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    state: &'a mut State,
+    /// The frame under construction, header space included.
+    frame: &'a mut Vec<u8>,
+    start: usize,
+    writer: CommitWriter,
+    mutations: u64,
+}
+
+/// What an upsert did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upserted {
+    /// There was no record with that key.
+    Inserted,
+    /// The record with that key was replaced.
+    Replaced,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(state: &'a mut State, frame: &'a mut Vec<u8>) -> Batch<'a> {
+        frame.clear();
+        let start = frame::begin(frame);
+        let writer = CommitWriter::begin(frame);
+        Batch { state, frame, start, writer, mutations: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mutations == 0
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        self.state
+    }
+
+    /// Where in the buffer the frame begins.
+    pub(crate) fn start(&self) -> usize {
+        self.start
+    }
+
+    pub(crate) fn insert(&mut self, table: &str, row: &[u8]) -> Result<Key> {
+        self.check_room(row.len())?;
+        let state = existing(self.state, table)?;
+        let (key, field, row) = keyed(state, table, row)?;
+        if state.get(&key).is_some() {
+            return Err(Error::DuplicateKey { table: table.to_owned(), key });
+        }
+        self.put(table, key, field, &row)
+    }
+
+    pub(crate) fn upsert(&mut self, table: &str, row: &[u8]) -> Result<(Key, Upserted)> {
+        self.check_room(row.len())?;
+        let state = existing(self.state, table)?;
+        let (key, field, row) = keyed(state, table, row)?;
+        let done = if state.get(&key).is_some() { Upserted::Replaced } else { Upserted::Inserted };
+        Ok((self.put(table, key, field, &row)?, done))
+    }
+
+    pub(crate) fn replace(&mut self, table: &str, row: &[u8]) -> Result<Key> {
+        self.check_room(row.len())?;
+        let state = existing(self.state, table)?;
+        let primary_key = state.definition().primary_key();
+        if let Ok(KeyIn::Missing | KeyIn::Null { .. }) = row::find_key(row, primary_key) {
+            let problem = "is missing: replace needs to know which record it replaces".to_owned();
+            return Err(Error::InvalidKey { table: table.to_owned(), field: primary_key.to_owned(), problem });
+        }
+        let (key, field, row) = keyed(state, table, row)?;
+        if state.get(&key).is_none() {
+            return Err(Error::NoSuchRecord { table: table.to_owned(), key });
+        }
+        self.put(table, key, field, &row)
+    }
+
+    /// Merges the fields of `changes` into the record; its key must stay.
+    pub(crate) fn update(&mut self, table: &str, key: &Key, changes: &[u8]) -> Result<Row> {
+        let state = existing(self.state, table)?;
+        let Some(old) = state.get(key) else {
+            return Err(Error::NoSuchRecord { table: table.to_owned(), key: key.clone() });
+        };
+        let merged = row::merge(old.as_bytes(), changes)
+            .map_err(|m| Error::Encode { table: table.to_owned(), problem: m.expected.to_owned() })?;
+        if merged.len() > ROW_BYTES_MAX {
+            return Err(Error::TooLarge { what: "a record", bytes: merged.len() as u64, limit: ROW_BYTES_MAX as u64 });
+        }
+        self.check_room(merged.len())?;
+        let (new_key, field, merged) = match keyed(state, table, &merged)? {
+            (new_key, field, Cow::Borrowed(_)) if new_key == *key => (new_key, field, merged),
+            _ => {
+                let field = state.definition().primary_key().to_owned();
+                let problem = format!("of record {key} cannot be changed: insert a new record and delete this one");
+                return Err(Error::InvalidKey { table: table.to_owned(), field, problem });
+            }
+        };
+        self.put(table, new_key, field, &merged)?;
+        Ok(Row::new(&merged))
+    }
+
+    /// Whether there was a record with that key.
+    pub(crate) fn delete(&mut self, table: &str, key: &Key) -> Result<bool> {
+        self.check_room(0)?;
+        let Some(state) = self.state.table_mut(table) else { return Err(no_table(table)) };
+        if state.get(key).is_none() {
+            return Ok(false);
+        }
+        state.delete(key);
+        self.writer.delete(self.frame, table, key);
+        self.mutations = self.mutations.saturating_add(1);
+        Ok(true)
+    }
+
+    pub(crate) fn create_table(&mut self, table: &str, definition: &TableDefinition) -> Result<()> {
+        if table.len() > NAME_BYTES_MAX {
+            let limit = NAME_BYTES_MAX as u64;
+            return Err(Error::TooLarge { what: "a table's name", bytes: table.len() as u64, limit });
+        }
+        definition.check().map_err(|problem| Error::InvalidDefinition { table: table.to_owned(), problem })?;
+        let schema_bytes = definition.schema_ref().map_or(0, |s| s.fields().map(|(name, _)| name.len() + 8).sum());
+        self.check_room(schema_bytes)?;
+        if !self.state.create_table(table, TableState::new(table, definition.clone())) {
+            return Err(Error::TableExists { table: table.to_owned() });
+        }
+        self.writer.create(self.frame, table, definition);
+        self.mutations = self.mutations.saturating_add(1);
+        Ok(())
+    }
+
+    pub(crate) fn drop_table(&mut self, table: &str) -> Result<()> {
+        self.check_room(0)?;
+        if self.state.drop_table(table).is_none() {
+            return Err(no_table(table));
+        }
+        self.writer.drop_table(self.frame, table);
+        self.mutations = self.mutations.saturating_add(1);
+        Ok(())
+    }
+
+    fn put(&mut self, table: &str, key: Key, field: usize, row: &[u8]) -> Result<Key> {
+        let Some(state) = self.state.table_mut(table) else { return Err(no_table(table)) };
+        self.writer.put(self.frame, table, field, row);
+        state.put(key.clone(), Row::new(row));
+        self.mutations = self.mutations.saturating_add(1);
+        Ok(key)
+    }
+
+    fn check_room(&self, bytes: usize) -> Result<()> {
+        let payload = self.frame.len().saturating_sub(self.start).saturating_add(bytes).saturating_add(OVERHEAD_BYTES);
+        if frame::payload_fits(payload) {
+            return Ok(());
+        }
+        let limit = FRAME_PAYLOAD_BYTES_MAX as u64;
+        Err(Error::TooLarge { what: "one commit", bytes: payload as u64, limit })
+    }
+}
+
+pub(crate) fn no_table(table: &str) -> Error {
+    Error::NoSuchTable { table: table.to_owned() }
+}
+
+fn existing<'s>(state: &'s State, table: &str) -> Result<&'s TableState> {
+    state.table(table).ok_or_else(|| no_table(table))
+}
+
+/// The row's key, or the next automatic one put into it; and the schema's word on the result.
+fn keyed<'r>(state: &TableState, table: &str, row: &'r [u8]) -> Result<(Key, usize, Cow<'r, [u8]>)> {
+    let primary_key = state.definition().primary_key();
+    let invalid =
+        |problem: String| Error::InvalidKey { table: table.to_owned(), field: primary_key.to_owned(), problem };
+    let found = row::find_key(row, primary_key).map_err(|m| invalid(format!("cannot be found: {}", m.expected)))?;
+    let (key, field, row) = match found {
+        KeyIn::Int { field, key } => (Key::Int(key), field, Cow::Borrowed(row)),
+        KeyIn::Str { field, key } if key.len() <= NAME_BYTES_MAX => (Key::from(key), field, Cow::Borrowed(row)),
+        KeyIn::Str { key, .. } => {
+            return Err(invalid(format!("has {} bytes; {NAME_BYTES_MAX} are the most", key.len())));
+        }
+        KeyIn::Other { kind, .. } => {
+            return Err(invalid(format!("must be an integer of 64 bits, signed, or a string, not a {kind}")));
+        }
+        KeyIn::Missing | KeyIn::Null { .. } => {
+            let key = state
+                .automatic_key()
+                .ok_or_else(|| Error::Exhausted { what: format!("the automatic key of table {table:?}") })?;
+            let (row, field) = row::with_key(row, &found, primary_key, key);
+            if row.len() > ROW_BYTES_MAX {
+                return Err(Error::TooLarge { what: "a record", bytes: row.len() as u64, limit: ROW_BYTES_MAX as u64 });
+            }
+            (Key::Int(key), field, Cow::Owned(row))
+        }
+    };
+    state.check_schema(&row).map_err(|(field, problem)| Error::SchemaViolation {
+        table: table.to_owned(),
+        key: key.clone(),
+        field,
+        problem,
+    })?;
+    Ok((key, field, row))
+}

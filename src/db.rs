@@ -1,0 +1,420 @@
+//! The database handle and the write path.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use crate::batch::Batch;
+use crate::clock::{Clock, SystemClock};
+use crate::definition::TableDefinition;
+use crate::error::{Error, Result};
+use crate::frame::{self, FrameKind};
+use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
+use crate::limits::RING_BYTES_DEFAULT;
+use crate::mutation::{Commit, CommitWriter};
+use crate::ring::{Cursor, Ring, RingSlice, Unserved};
+use crate::state::{Identity, State};
+use crate::table::Table;
+use crate::transaction::Transaction;
+use crate::typed::TypedTable;
+use crate::view::Snapshot;
+
+/// An in-memory database: tables of records by primary key, every change a commit of one log.
+///
+/// Cloning a handle is cheap and gives the same database; handles may be used from any number of threads. One writer
+/// works at a time; readers never wait for a transaction, only for the microsecond in which a commit is applied.
+///
+/// It lives in memory and ends with its last handle: what must survive the process is backed up with
+/// [`BackupManager`](crate::BackupManager) or [`DictDb::save`], and comes back with [`restore`](crate::restore).
+///
+/// ```
+/// use dictdb::{record, DictDb};
+/// let db = DictDb::new();
+/// let users = db.create_table("users", "id")?;
+/// let key = users.insert(record! { "name": "Ann", "age": 41 })?;
+/// assert_eq!(users.get(&key)?.unwrap()["age"], 41.into());
+/// # Ok::<(), dictdb::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct DictDb {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Held by whoever writes, for the whole of a transaction. Taken before `state`, `state` before `ring`.
+    writer: Mutex<Writer>,
+    /// What readers see. Changed only by the holder of `writer`.
+    state: RwLock<State>,
+    /// Always holds the commits up to at least `state.seq`, as far as it reaches back.
+    ring: Mutex<Ring>,
+    /// Token of the thread inside a transaction's closure; 0 for none.
+    in_transaction: AtomicUsize,
+    clock: Arc<dyn Clock>,
+}
+
+/// What only the one writer uses.
+#[derive(Default)]
+struct Writer {
+    /// Scratch for the frame of the commit in the making.
+    frame: Vec<u8>,
+}
+
+/// A scratch buffer larger than this is given back after the commit that needed it.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Settings of a database; see [`DictDb::builder`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    ring_bytes: usize,
+    clock: Arc<dyn Clock>,
+}
+
+impl Builder {
+    /// Bytes of the newest commits kept in memory for delta backups and change feeds; 64 MiB unless said otherwise.
+    /// Memory is taken as commits come. 0 keeps none: every backup is then a full one.
+    pub fn ring_bytes(mut self, bytes: usize) -> Builder {
+        self.ring_bytes = bytes;
+        self
+    }
+
+    /// Where times come from; the system's clock unless said otherwise.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Builder {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// An empty database with these settings, the beginning of a new history.
+    pub fn build(self) -> DictDb {
+        self.build_from(State::empty(Identity::fresh()))
+    }
+
+    pub(crate) fn build_from(self, state: State) -> DictDb {
+        DictDb {
+            shared: Arc::new(Shared {
+                writer: Mutex::default(),
+                ring: Mutex::new(Ring::new(self.ring_bytes, state.seq)),
+                state: RwLock::new(state),
+                in_transaction: AtomicUsize::new(0),
+                clock: self.clock,
+            }),
+        }
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder { ring_bytes: RING_BYTES_DEFAULT, clock: Arc::new(SystemClock) }
+    }
+}
+
+impl DictDb {
+    /// An empty database with default settings, the beginning of a new history.
+    #[expect(clippy::new_without_default, reason = "each call begins a new history; a default would hide that")]
+    pub fn new() -> DictDb {
+        DictDb::builder().build()
+    }
+
+    /// Settings for a database.
+    ///
+    /// ```
+    /// let db = dictdb::DictDb::builder().ring_bytes(8 << 20).build();
+    /// # let _ = db;
+    /// ```
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Makes a table. A `&str` definition is the name of the primary key.
+    ///
+    /// # Errors
+    /// [`Error::TableExists`], [`Error::InvalidDefinition`], [`Error::TooLarge`] for a name over 64 KiB.
+    pub fn create_table(&self, name: &str, definition: impl Into<TableDefinition>) -> Result<Table> {
+        let definition = definition.into();
+        self.write(|batch| batch.create_table(name, &definition))?;
+        Ok(Table::new(self.clone(), name))
+    }
+
+    /// Drops a table with all its records.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn drop_table(&self, name: &str) -> Result<()> {
+        self.write(|batch| batch.drop_table(name))
+    }
+
+    /// A handle of a table that exists.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn table(&self, name: &str) -> Result<Table> {
+        match self.read().table(name) {
+            Some(_) => Ok(Table::new(self.clone(), name)),
+            None => Err(crate::batch::no_table(name)),
+        }
+    }
+
+    /// A handle of a table that exists, for records of one Rust type.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn typed<T>(&self, name: &str) -> Result<TypedTable<T>> {
+        self.table(name).map(TypedTable::new)
+    }
+
+    /// The names of all tables, in order.
+    pub fn table_names(&self) -> Vec<String> {
+        self.snapshot().table_names()
+    }
+
+    /// Runs `body` and commits all that it wrote as one commit, or nothing: on an error or a panic the database is as
+    /// if it had never run. Other writers wait meanwhile; readers go on and see the state before it.
+    ///
+    /// Writes must go through `tx`: any other write to this database from inside `body` fails with
+    /// [`Error::NestedWrite`] (and would wait forever if `body` made another thread do it and waited for that).
+    ///
+    /// Its first change to each part of a table copies that part's tree nodes.
+    ///
+    /// ```
+    /// use dictdb::{record, DictDb, Error};
+    /// let db = DictDb::new();
+    /// let accounts = db.create_table("accounts", "id")?;
+    /// accounts.insert_many([record! { "id": 1, "sum": 10 }, record! { "id": 2, "sum": 0 }])?;
+    /// db.transaction(|tx| {
+    ///     let accounts = tx.table("accounts")?;
+    ///     accounts.update(1, record! { "sum": 3 })?;
+    ///     accounts.update(2, record! { "sum": 7 })?;
+    ///     Ok::<_, Error>(())
+    /// })?;
+    /// assert_eq!(accounts.get(2)?.unwrap()["sum"], 7.into());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `body` returns; [`Error::NestedWrite`], [`Error::Poisoned`], [`Error::Exhausted`].
+    pub fn transaction<T, E: From<Error>>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
+        self.commit_on_copy(|batch| {
+            let transaction = Transaction::new(batch);
+            let outcome = body(&transaction);
+            (transaction.into_batch(), outcome)
+        })
+    }
+
+    /// A transaction whose body is the engine's own.
+    pub(crate) fn transaction_batch<T>(&self, body: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
+        self.commit_on_copy(|mut batch| {
+            let outcome = body(&mut batch);
+            (batch, outcome)
+        })
+    }
+
+    /// Lets `body` work on a copy of the state and commits what it did, unless it fails or panics.
+    fn commit_on_copy<T, E: From<Error>>(
+        &self,
+        body: impl for<'b> FnOnce(Batch<'b>) -> (Batch<'b>, Result<T, E>),
+    ) -> Result<T, E> {
+        let mut writer = self.lock_writer()?;
+        let mut working = self.read().clone();
+        let seq = next_seq(&working)?;
+        let frame = &mut writer.frame;
+        let batch = Batch::new(&mut working, frame);
+        self.shared.in_transaction.store(thread_token(), Ordering::Relaxed);
+        let outcome = catch_unwind(AssertUnwindSafe(|| body(batch)));
+        self.shared.in_transaction.store(0, Ordering::Relaxed);
+        let (start, is_empty, value) = match outcome {
+            Ok((batch, outcome)) => (batch.start(), batch.is_empty(), outcome?),
+            Err(panic) => {
+                // The guard is let go of before the panic goes on: user code broke, not the engine.
+                drop(writer);
+                resume_unwind(panic);
+            }
+        };
+        if is_empty {
+            return Ok(value);
+        }
+        let superseded = {
+            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+            self.seal_commit(&mut working, frame, start, seq);
+            std::mem::replace(&mut *state, working)
+        };
+        drop(superseded); // outside the lock: it may be the last owner of many nodes
+        writer.give_back();
+        Ok(value)
+    }
+
+    /// A frozen view of all tables. See [`Snapshot`].
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.read().clone())
+    }
+
+    /// The seq of the newest commit.
+    pub fn seq(&self) -> Seq {
+        self.read().seq
+    }
+
+    /// The history that this database writes.
+    pub fn lineage(&self) -> Lineage {
+        self.read().identity.lineage
+    }
+
+    /// The point of another history that this one began at: set on a database that was restored or loaded.
+    pub fn parent(&self) -> Option<Point> {
+        self.read().identity.parent
+    }
+
+    /// The digest of the whole state. See [`Digest`].
+    pub fn digest(&self) -> Digest {
+        self.read().digest()
+    }
+
+    /// The commits after `seq`, oldest first: a change feed.
+    ///
+    /// Copies at most 256 KiB under a lock; the iterator decodes as it goes and sees no commit later than this call.
+    ///
+    /// ```
+    /// use dictdb::{record, DictDb, Mutation};
+    /// let db = DictDb::new();
+    /// let seen = db.seq();
+    /// db.create_table("users", "id")?.insert(record! { "id": 1 })?;
+    /// let commits: Vec<_> = db.commits_since(seen)?.collect();
+    /// assert_eq!(commits.len(), 2);
+    /// assert!(matches!(commits[1].mutations[0], Mutation::Put { .. }));
+    /// # Ok::<(), dictdb::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Gap`] where the ring no longer holds them all; [`Error::Ahead`] where `seq` has not been reached.
+    pub fn commits_since(&self, seq: Seq) -> Result<Commits> {
+        let last = self.seq();
+        if seq > last {
+            return Err(Error::Ahead { wanted: seq, last });
+        }
+        let slice = self.ring_slice(seq, last).map_err(|unserved| match unserved {
+            Unserved::Gap { oldest } => Error::Gap { wanted: seq, oldest },
+            Unserved::Ahead { last } => Error::Ahead { wanted: seq, last },
+        })?;
+        Ok(Commits { slice, cursor: Cursor::default() })
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
+        // A panic inside the engine poisons `writer`; what readers see is the last state that was complete enough to
+        // be memory-safe, and they may go on.
+        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ring_slice(&self, after: Seq, last: Seq) -> Result<RingSlice, Unserved> {
+        self.ring().since(after, last)
+    }
+
+    pub(crate) fn ring_reaches_back_to(&self, seq: Seq) -> bool {
+        self.ring().reaches_back_to(seq)
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// Commits one operation on the live state. `operation` either fails without having changed anything, or succeeds
+    /// with at most the mutations of one commit.
+    pub(crate) fn write<T>(&self, operation: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
+        let mut writer = self.lock_writer()?;
+        let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        let seq = next_seq(&state)?;
+        let mut batch = Batch::new(&mut state, &mut writer.frame);
+        let value = operation(&mut batch)?;
+        if !batch.is_empty() {
+            let start = batch.start();
+            self.seal_commit(&mut state, &mut writer.frame, start, seq);
+        }
+        drop(state);
+        writer.give_back();
+        Ok(value)
+    }
+
+    /// Replaces the whole state, and with it the history: used by `apply_delta`. `change` decides on a copy.
+    pub(crate) fn rebase<T>(&self, change: impl FnOnce(State) -> Result<(State, T)>) -> Result<T> {
+        let _writer = self.lock_writer()?;
+        let working = self.read().clone();
+        let (next, value) = change(working)?;
+        let superseded = {
+            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+            let mut ring = self.ring();
+            *ring = Ring::new(ring.bytes_max(), next.seq);
+            std::mem::replace(&mut *state, next)
+        };
+        drop(superseded);
+        Ok(value)
+    }
+
+    /// Gives the commit its seq and time, checksums its frame and pushes it. The caller holds `writer` and `state`.
+    fn seal_commit(&self, state: &mut State, frame: &mut [u8], start: usize, seq: Seq) {
+        let time = self.shared.clock.now();
+        if let Some(payload) = frame.get_mut(start.saturating_add(frame::FRAME_HEADER_BYTES)..) {
+            CommitWriter::set_time(payload, time);
+        }
+        frame::finish(frame, start, FrameKind::Commit, state.identity.lineage.crc_seed(), seq, Seq::ZERO);
+        self.ring().push(seq, frame.get(start..).unwrap_or_default());
+        state.seq = seq;
+        state.time = time;
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        if self.shared.in_transaction.load(Ordering::Relaxed) == thread_token() {
+            return Err(Error::NestedWrite);
+        }
+        self.shared.writer.lock().map_err(|_| Error::Poisoned)
+    }
+}
+
+impl Writer {
+    fn give_back(&mut self) {
+        if self.frame.capacity() > SCRATCH_BYTES_MAX {
+            self.frame = Vec::new();
+        }
+    }
+}
+
+fn next_seq(state: &State) -> Result<Seq> {
+    state.seq.next().ok_or_else(|| Error::Exhausted { what: "the log's seq".to_owned() })
+}
+
+/// A number of this thread's own, never 0.
+fn thread_token() -> usize {
+    thread_local!(static TOKEN: u8 = const { 0 });
+    TOKEN.with(|token| std::ptr::from_ref(token).addr())
+}
+
+impl fmt::Debug for DictDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.read();
+        write!(f, "DictDb({} tables, {} records, {})", state.tables().len(), state.record_count(), state.point())
+    }
+}
+
+/// Commits of the log, decoded one by one; see [`DictDb::commits_since`].
+#[derive(Clone, Debug)]
+pub struct Commits {
+    slice: RingSlice,
+    cursor: Cursor,
+}
+
+impl Iterator for Commits {
+    type Item = Commit;
+
+    fn next(&mut self) -> Option<Commit> {
+        let frame = self.slice.next(&mut self.cursor)?;
+        match Commit::decode(frame.seq, frame.payload) {
+            Ok(commit) => Some(commit),
+            Err(malformed) => unreachable!("a frame in the ring is valid: {malformed:?}"),
+        }
+    }
+}
+
+/// Time of a database's clock; for the layers above.
+pub(crate) fn now(db: &DictDb) -> Timestamp {
+    db.shared.clock.now()
+}

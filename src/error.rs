@@ -1,0 +1,297 @@
+//! The one error type, with variants chosen by what the caller does next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::history::{Lineage, Point, Seq};
+use crate::value::Key;
+
+/// What went wrong, in words that say what to do next.
+///
+/// ```
+/// use dictdb::{record, DictDb, Error};
+/// let db = DictDb::new();
+/// let users = db.create_table("users", "id")?;
+/// users.insert(record! { "id": 1 })?;
+/// match users.insert(record! { "id": 1 }) {
+///     Err(Error::DuplicateKey { table, key }) => assert_eq!((table.as_str(), key), ("users", 1.into())),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The storage refused an operation. Nothing was published; what was there before is untouched.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: `open`, `read`, `create`, `write`, `sync`, `rename`, ...
+        op: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's word.
+        #[source]
+        source: io::Error,
+    },
+    /// Bytes that are not what they were when written. Restore from another backup; the file was left as it is.
+    #[error("{} is damaged at byte {offset}: expected {expected}", file.display())]
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// Where in it, in bytes from its start.
+        offset: u64,
+        /// What should have stood there.
+        expected: String,
+    },
+    /// A JSON backup whose text no longer fits its checksum, as after an edit by hand.
+    #[error(
+        "the checksum of {} no longer fits its text (stored {stored:08x}, computed {computed:08x}): the file is damaged \
+         or was edited; if it was edited on purpose, load it with LoadOptions::new().ignore_checksum(true)",
+        file.display()
+    )]
+    ChecksumMismatch {
+        /// The file.
+        file: PathBuf,
+        /// The CRC-32 that the file states.
+        stored: u32,
+        /// The CRC-32 of its bytes.
+        computed: u32,
+    },
+    /// A file of a later format than this program reads. Use a newer dictdb.
+    #[error(
+        "{} has format version {found}, and this dictdb reads up to {supported}: use a newer dictdb", file.display()
+    )]
+    UnsupportedVersion {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: u16,
+        /// The newest version read here.
+        supported: u16,
+    },
+    /// A file of another kind than the one asked for (a delta where a full backup is wanted, or the reverse).
+    #[error("{} is a {found}, not a {wanted}", file.display())]
+    WrongKind {
+        /// The file.
+        file: PathBuf,
+        /// What was asked for.
+        wanted: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// The directory holds nothing to restore from.
+    #[error("{} holds no backup to restore from{}", dir.display(), seen_damaged(damaged))]
+    NoBackup {
+        /// The directory.
+        dir: PathBuf,
+        /// Full backups that are there and damaged, with what was found.
+        damaged: Vec<DamagedBackup>,
+    },
+    /// The chain has a hole: no file that is there leads from where it got to the named delta.
+    #[error(
+        "{} joins onto {needs}, which the chain does not reach (it reaches {reached}): a backup is missing or damaged; \
+         put it back, or accept the earlier point with RestoreOptions::accept_earlier(true)",
+        file.display()
+    )]
+    MissingLink {
+        /// The delta that does not join.
+        file: PathBuf,
+        /// Where it joins onto.
+        needs: Box<Point>,
+        /// How far the chain reaches without it.
+        reached: Box<Point>,
+    },
+    /// A delta was applied to a database that does not stand where the delta begins.
+    #[error(
+        "{} joins onto {needs}; this database stands at {stands}: apply the deltas in order to an unchanged restored \
+         database, or let restore() find the chain", file.display()
+    )]
+    DoesNotJoin {
+        /// The delta.
+        file: PathBuf,
+        /// Where it joins onto.
+        needs: Box<Point>,
+        /// Where the database stands.
+        stands: Box<Point>,
+    },
+    /// Backups of unrelated databases share a directory, and nothing says that one took over from the other.
+    #[error(
+        "{} holds backups of unrelated histories ({} and others): say which one to restore with \
+         RestoreOptions::lineage, or move the strangers away", dir.display(), lineages.first().copied().unwrap_or(Lineage::NONE)
+    )]
+    SeveralHistories {
+        /// The directory.
+        dir: PathBuf,
+        /// One lineage of each history.
+        lineages: Vec<Lineage>,
+    },
+    /// No table of that name.
+    #[error("there is no table {table:?}: create it with create_table, or see table_names()")]
+    NoSuchTable {
+        /// The name asked for.
+        table: String,
+    },
+    /// A table of that name is there already.
+    #[error("table {table:?} exists already: use table({table:?}), or drop it first")]
+    TableExists {
+        /// The name.
+        table: String,
+    },
+    /// No record with that key.
+    #[error("table {table:?} has no record with key {key}")]
+    NoSuchRecord {
+        /// The table.
+        table: String,
+        /// The key asked for.
+        key: Key,
+    },
+    /// A record with that key is there already.
+    #[error("table {table:?} has a record with key {key} already: use upsert or replace to overwrite it")]
+    DuplicateKey {
+        /// The table.
+        table: String,
+        /// The key.
+        key: Key,
+    },
+    /// A record whose primary key is not an integer (64 bits, signed) or a string, or is too long, or was changed.
+    #[error("table {table:?}: the primary key {field:?} {problem}")]
+    InvalidKey {
+        /// The table.
+        table: String,
+        /// The primary key's field name.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A record that does not fit its table's schema.
+    #[error("table {table:?}, key {key}: field {field:?} {problem}")]
+    SchemaViolation {
+        /// The table.
+        table: String,
+        /// The record's key.
+        key: Key,
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A table definition that cannot be used.
+    #[error("table {table:?} cannot be defined: {problem}")]
+    InvalidDefinition {
+        /// The table.
+        table: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A value that cannot become a record.
+    #[error("table {table:?}: the value cannot be stored as a record: {problem}")]
+    Encode {
+        /// The table.
+        table: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A record that does not fit the type it was asked for as.
+    #[error("table {table:?}, key {key}: the record does not fit the type asked for: {problem}")]
+    Decode {
+        /// The table.
+        table: String,
+        /// The record's key.
+        key: Key,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// More than the format holds in one piece. Split it.
+    #[error("{what} takes {bytes} bytes, and the limit is {limit}: split it")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its bytes.
+        bytes: u64,
+        /// The most that is allowed.
+        limit: u64,
+    },
+    /// Automatic keys or sequence numbers have reached the end of their range.
+    #[error("{what} has no numbers left")]
+    Exhausted {
+        /// Which counter.
+        what: String,
+    },
+    /// A value that JSON cannot hold exactly. Use the binary format, or change the value.
+    #[error("table {table:?}, key {key}, field {field:?}: JSON cannot hold {value}; use the binary format")]
+    NotRepresentable {
+        /// The table.
+        table: String,
+        /// The record's key.
+        key: Key,
+        /// The path of the field.
+        field: String,
+        /// The value.
+        value: String,
+    },
+    /// The ring no longer holds the commits asked for. Take a snapshot and go on from its seq.
+    #[error(
+        "the commits after seq {wanted} are no longer in memory (the oldest kept is {oldest}): take a snapshot() and go \
+         on from its seq, or give the ring more bytes"
+    )]
+    Gap {
+        /// The commits after this one were wanted.
+        wanted: Seq,
+        /// The oldest commit still held, or the next to come where none is.
+        oldest: Seq,
+    },
+    /// Commits were asked for that lie in the future.
+    #[error("seq {wanted} has not been reached yet: the database stands at {last}")]
+    Ahead {
+        /// The seq asked for.
+        wanted: Seq,
+        /// The newest seq.
+        last: Seq,
+    },
+    /// The progress callback asked to stop. Nothing was published.
+    #[error("cancelled by the progress callback")]
+    Cancelled,
+    /// A write from inside a transaction that did not go through the transaction.
+    #[error("a write inside transaction(..) must go through its `tx`; this one would wait for itself forever")]
+    NestedWrite,
+    /// A writer panicked halfway through a commit. Reads go on; restore or restart to write again.
+    #[error("an earlier write broke off inside the engine; reads go on, but nothing more can be written")]
+    Poisoned,
+    /// A setting that makes no sense.
+    #[error("{setting} {problem}")]
+    InvalidSetting {
+        /// Which one.
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// A backup file that was found damaged, and how.
+#[derive(Debug)]
+pub struct DamagedBackup {
+    /// The file.
+    pub file: PathBuf,
+    /// What was found.
+    pub error: Box<Error>,
+}
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { op, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn corrupt(file: &Path, offset: u64, expected: impl Into<String>) -> Error {
+        Error::Corrupt { file: file.to_owned(), offset, expected: expected.into() }
+    }
+}
+
+fn seen_damaged(damaged: &[DamagedBackup]) -> String {
+    match damaged.first() {
+        None => String::new(),
+        Some(first) => format!(" ({} damaged; the newest: {})", damaged.len(), first.error),
+    }
+}

@@ -1,0 +1,58 @@
+//! The member `dictdb_seal`, last in a JSON backup of ours: a CRC-32 of every byte before it.
+
+use crate::error::{Error, Result};
+use crate::file::source::Source;
+
+const OPENING: &str = ",\n    \"dictdb_seal\": {\"bytes\": ";
+
+/// No seal is longer: 20 digits, 8 digits and what stands around them.
+const SEAL_BYTES_MAX: u64 = 96;
+
+/// The end of a file whose first `bytes` bytes have this CRC. There is no other way to write it.
+pub(crate) fn render(bytes: u64, crc: u32) -> String {
+    format!("{OPENING}{bytes}, \"crc32\": \"{crc:08x}\"}}\n}}\n")
+}
+
+/// The seal at the end of a file: where it begins, and the CRC that it states.
+pub(crate) fn read(source: &mut Source) -> Result<(u64, u32)> {
+    let tail_at = source.bytes().saturating_sub(SEAL_BYTES_MAX);
+    source.seek(tail_at)?;
+    let mut tail = Vec::new();
+    let length = usize::try_from(source.remaining()).unwrap_or(0);
+    source.bytes_into(&mut tail, length, "the end of the file")?;
+    let found = (0..tail.len()).rev().find_map(|start| {
+        let text = std::str::from_utf8(tail.get(start..)?).ok()?;
+        let rest = text.strip_prefix(OPENING)?;
+        let (bytes, rest) = rest.split_once(", \"crc32\": \"")?;
+        let (bytes, crc) = (bytes.parse::<u64>().ok()?, u32::from_str_radix(rest.get(..8)?, 16).ok()?);
+        let at = tail_at.saturating_add(start as u64);
+        (bytes == at && render(bytes, crc) == text).then_some((bytes, crc))
+    });
+    let end = source.bytes();
+    found.ok_or_else(|| {
+        Error::corrupt(source.path(), end, "the member \"dictdb_seal\" at the very end: the file is not whole")
+    })
+}
+
+/// Compares the file with its seal, reading all of it.
+pub(crate) fn verify(source: &mut Source) -> Result<()> {
+    let (bytes, stored) = read(source)?;
+    source.seek(0)?;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 64 << 10];
+    let mut left = bytes;
+    while left > 0 {
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let room = buffer.get_mut(..want).unwrap_or_default();
+        let read = source.read_some(room)?;
+        if read == 0 {
+            return Err(Error::corrupt(source.path(), source.offset(), format!("{left} more bytes before the seal")));
+        }
+        hasher.update(room.get(..read).unwrap_or_default());
+        left = left.saturating_sub(read as u64);
+    }
+    match hasher.finalize() {
+        computed if computed == stored => Ok(()),
+        computed => Err(Error::ChecksumMismatch { file: source.path().to_owned(), stored, computed }),
+    }
+}

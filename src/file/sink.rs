@@ -1,0 +1,131 @@
+//! Publishing a file: whole and durable under its final name, or not there at all.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::error::{Error, Result};
+use crate::file::name;
+use crate::storage::{Storage, WriteFile};
+
+/// Writes are gathered up to this many bytes.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// A file that is being written, with the hashes of what went into it so far.
+pub(crate) struct Sink {
+    file: Box<dyn WriteFile>,
+    /// The temporary name, for messages.
+    path: PathBuf,
+    buffer: Vec<u8>,
+    written: u64,
+    content: Xxh3Default,
+    crc: crc32fast::Hasher,
+}
+
+impl Sink {
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.written = self.written.saturating_add(bytes.len() as u64);
+        if self.buffer.len().saturating_add(bytes.len()) > BUFFER_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() >= BUFFER_BYTES {
+            self.content.update(bytes);
+            self.crc.update(bytes);
+            return self.file.write_all(bytes).map_err(Error::io("write", &self.path));
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Bytes put so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// XXH3-128 of all bytes put so far.
+    pub(crate) fn content(&mut self) -> Result<u128> {
+        self.flush()?;
+        Ok(self.content.digest128())
+    }
+
+    /// CRC-32 of all bytes put so far.
+    pub(crate) fn crc(&mut self) -> Result<u32> {
+        self.flush()?;
+        Ok(self.crc.clone().finalize())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.content.update(&self.buffer);
+        self.crc.update(&self.buffer);
+        self.file.write_all(&self.buffer).map_err(Error::io("write", &self.path))?;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// What to do about a file that has the final name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// Backups never overwrite one another.
+    Refuse,
+    /// `save` to a path that the caller named.
+    Replace,
+}
+
+/// Writes a file with `fill` and publishes it as `path`. Gives what `fill` gave, and the file's bytes.
+///
+/// 1. Create a temporary file in the same directory. A crash leaves a temporary name, which no reader looks at.
+/// 2. Fill it and sync it. A crash: as before.
+/// 3. Rename it. A crash leaves the temporary or the final name, either whole.
+/// 4. Sync the directory. Only now does the caller hear of success.
+///
+/// A failure before step 4 removes the temporary file; one in step 4 removes the final one, as nobody can say whether
+/// it would survive a crash, and it must not come back beside the backup that is made in its stead.
+pub(crate) fn publish<T>(
+    storage: &dyn Storage,
+    path: &Path,
+    existing: Existing,
+    fill: impl FnOnce(&mut Sink) -> Result<T>,
+) -> Result<(T, u64)> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let file_name = path.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+    let temp = dir.join(name::temp_name(&file_name));
+    let file = storage.create(&temp).map_err(Error::io("create", &temp))?;
+    let mut sink = Sink {
+        file,
+        path: temp.clone(),
+        buffer: Vec::with_capacity(BUFFER_BYTES),
+        written: 0,
+        content: Xxh3Default::new(),
+        crc: crc32fast::Hasher::new(),
+    };
+    let filled = fill(&mut sink).and_then(|value| {
+        sink.flush()?;
+        sink.file.sync().map_err(Error::io("sync", &temp))?;
+        Ok((value, sink.written))
+    });
+    drop(sink);
+    let published = filled.and_then(|done| {
+        match existing {
+            Existing::Refuse => storage.rename_new(&temp, path),
+            Existing::Replace => storage.rename(&temp, path),
+        }
+        .map_err(Error::io("rename a temporary file to", path))?;
+        Ok(done)
+    });
+    let done = published.inspect_err(|_| {
+        // The first error is the one to tell; the name says that the file is temporary in any case.
+        let _ = storage.remove(&temp);
+    })?;
+    if let Err(error) = storage.sync_dir(dir) {
+        if existing == Existing::Refuse {
+            let _ = storage.remove(path);
+        }
+        return Err(Error::io("sync directory", dir)(error));
+    }
+    Ok(done)
+}

@@ -1,0 +1,200 @@
+//! A full backup in binary: per table a frame with its definition, then frames with its rows in key order.
+//!
+//! ```text
+//! table frame (kind 2)   name, definition, next automatic key (varint), rows (varint)
+//! rows frame  (kind 3)   count (varint, at least 1), then each row: length (varint) and bytes
+//! ```
+//!
+//! Tables stand in the order of their names, rows in the order of their keys; every frame bears the snapshot's seq.
+
+use std::path::Path;
+
+use crate::definition::TableDefinition;
+use crate::error::{Error, Result};
+use crate::file::container::{ContainerReader, ContainerWriter, Item};
+use crate::file::header::{FileKind, Header};
+use crate::file::sink::Sink;
+use crate::file::{Made, Origin};
+use crate::frame::{self, FrameKind};
+use crate::history::Seq;
+use crate::limits::{BLOCK_BYTES, NAME_BYTES_MAX};
+use crate::progress::Watch;
+use crate::row::Row;
+use crate::state::{Identity, State, TableState};
+use crate::value::Key;
+use crate::wire::{self, Malformed, Reader};
+
+/// Writes a snapshot of `state` into `sink`.
+pub(crate) fn write(sink: &mut Sink, state: &State, origin: &Origin, watch: &Watch<'_>) -> Result<Made> {
+    let header = origin.header(FileKind::Snapshot, state.identity);
+    let mut out = ContainerWriter::begin(sink, &header)?;
+    let seed = state.identity.lineage.crc_seed();
+    let total = state.record_count();
+    let mut records = 0_u64;
+    let mut bytes = Vec::with_capacity(BLOCK_BYTES.saturating_mul(2));
+    for (name, table) in state.tables() {
+        bytes.clear();
+        let start = frame::begin(&mut bytes);
+        wire::put_str(&mut bytes, name);
+        table.definition().encode_into(&mut bytes);
+        wire::put_u64(&mut bytes, table.next_key());
+        wire::put_u64(&mut bytes, table.rows().len() as u64);
+        frame::finish(&mut bytes, start, FrameKind::Table, seed, state.seq, Seq::ZERO);
+        out.frame(&bytes)?;
+
+        let mut rows = table.rows().values();
+        let mut block: Vec<&Row> = Vec::new();
+        loop {
+            // The count stands before the rows, so a block's rows are gathered first.
+            let mut block_bytes = 0_usize;
+            block.clear();
+            while block_bytes < BLOCK_BYTES
+                && let Some(row) = rows.next()
+            {
+                block_bytes = block_bytes.saturating_add(row.as_bytes().len());
+                block.push(row);
+            }
+            if block.is_empty() {
+                break;
+            }
+            bytes.clear();
+            let start = frame::begin(&mut bytes);
+            wire::put_u64(&mut bytes, block.len() as u64);
+            for row in &block {
+                wire::put_bytes(&mut bytes, row.as_bytes());
+            }
+            frame::finish(&mut bytes, start, FrameKind::Rows, seed, state.seq, Seq::ZERO);
+            out.frame(&bytes)?;
+            records = records.saturating_add(block.len() as u64);
+            watch.report(records, Some(total), out.written(), None)?;
+        }
+    }
+    out.seal(state.seq, state.digest(), state.time, state.tables().len() as u64, records)?;
+    Ok(Made { records, commits: 0 })
+}
+
+/// Reads a snapshot whole and checks it against its seal.
+pub(crate) fn read(mut file: ContainerReader, watch: &Watch<'_>) -> Result<State> {
+    let path = file.path().to_owned();
+    if file.header.kind != FileKind::Snapshot {
+        return Err(wrong_kind(&path, &file.header, FileKind::Snapshot));
+    }
+    let identity = Identity { lineage: file.header.lineage, parent: file.header.parent };
+    let mut state = State::empty(identity);
+    let expected = file.peek_seal()?;
+    let file_bytes = file.bytes();
+    let mut open: Option<OpenTable> = None;
+    let mut records = 0_u64;
+    let seal = loop {
+        let at = file.offset();
+        match file.next()? {
+            Item::Seal(seal) => {
+                OpenTable::close(open.take(), &mut state).map_err(|e| Error::corrupt(&path, at, e))?;
+                break seal;
+            }
+            Item::Frame(frame) => {
+                if frame.header.seq != expected.seq || frame.header.synced != Seq::ZERO {
+                    return Err(Error::corrupt(&path, at, format!("a frame of seq {}", expected.seq)));
+                }
+                let malformed =
+                    |m: Malformed| Error::corrupt(&path, frame.payload_at.saturating_add(m.at as u64), m.expected);
+                match frame.header.kind {
+                    FrameKind::Table => {
+                        let last = open.as_ref().map(|t| t.name.clone());
+                        OpenTable::close(open.take(), &mut state).map_err(|e| Error::corrupt(&path, at, e))?;
+                        let table = OpenTable::parse(frame.payload).map_err(malformed)?;
+                        if last.is_some_and(|last| last >= table.name) {
+                            let expected = "a table whose name comes after the one before it";
+                            return Err(Error::corrupt(&path, frame.payload_at, expected));
+                        }
+                        open = Some(table);
+                    }
+                    FrameKind::Rows => {
+                        let table =
+                            open.as_mut().ok_or_else(|| Error::corrupt(&path, at, "a table before its rows"))?;
+                        let count = table.rows(frame.payload).map_err(|(offset, expected)| {
+                            Error::corrupt(&path, frame.payload_at.saturating_add(offset as u64), expected)
+                        })?;
+                        records = records.saturating_add(count);
+                    }
+                    FrameKind::Commit | FrameKind::Seal => {
+                        return Err(Error::corrupt(&path, at, "a frame of kind 2 (table) or 3 (rows)"));
+                    }
+                }
+                watch.report(records, Some(expected.records), file.offset(), Some(file_bytes))?;
+            }
+        }
+    };
+    state.seq = seal.seq;
+    state.time = seal.time;
+    let at = file_bytes;
+    if (seal.groups, seal.records) != (state.tables().len() as u64, records) {
+        let expected = format!("{} tables and {} records before the seal", seal.groups, seal.records);
+        return Err(Error::corrupt(&path, at, expected));
+    }
+    super::check_digest(&path, at, seal.digest, &state)?;
+    Ok(state)
+}
+
+pub(crate) fn wrong_kind(path: &Path, header: &Header, wanted: FileKind) -> Error {
+    Error::WrongKind { file: path.to_owned(), wanted: wanted.name(), found: header.kind.name() }
+}
+
+/// A table whose rows are still coming.
+struct OpenTable {
+    name: String,
+    table: TableState,
+    next_key: u64,
+    rows: u64,
+    last: Option<Key>,
+}
+
+impl OpenTable {
+    fn parse(payload: &[u8]) -> Result<OpenTable, Malformed> {
+        let mut reader = Reader::new(payload);
+        let name = reader.str()?.to_owned();
+        if name.len() > NAME_BYTES_MAX {
+            return Err(reader.malformed("a table name of at most 65,536 bytes"));
+        }
+        let definition = TableDefinition::decode(&mut reader)?;
+        let next_key = reader.u64()?;
+        let rows = reader.u64()?;
+        reader.finish()?;
+        let table = TableState::new(&name, definition);
+        Ok(OpenTable { name, table, next_key, rows, last: None })
+    }
+
+    /// Takes in one block; gives its count of rows.
+    fn rows(&mut self, payload: &[u8]) -> Result<u64, (usize, String)> {
+        let malformed = |m: Malformed| (m.at, m.expected.to_owned());
+        let mut reader = Reader::new(payload);
+        let count = reader.count(2).map_err(malformed)?;
+        if count == 0 {
+            return Err((0, "at least one row in a block".to_owned()));
+        }
+        for _ in 0..count {
+            let row = reader.bytes().map_err(malformed)?;
+            let at = reader.pos().saturating_sub(row.len());
+            let key = self.table.admit(row, None).map_err(|m| (at.saturating_add(m.at), m.expected))?;
+            if self.last.as_ref().is_some_and(|last| *last >= key) {
+                return Err((at, format!("a row whose key comes after the one before it, not {key}")));
+            }
+            self.table.put(key.clone(), Row::new(row));
+            self.last = Some(key);
+        }
+        reader.finish().map_err(malformed)?;
+        Ok(count as u64)
+    }
+
+    fn close(open: Option<OpenTable>, state: &mut State) -> Result<(), String> {
+        let Some(mut open) = open else { return Ok(()) };
+        if open.rows != open.table.rows().len() as u64 {
+            return Err(format!("{} rows of table {:?}, not {}", open.rows, open.name, open.table.rows().len()));
+        }
+        if !open.table.set_next_key(open.next_key) {
+            return Err(format!("a next automatic key of table {:?} above all its keys", open.name));
+        }
+        state.create_table(&open.name, open.table);
+        Ok(())
+    }
+}

@@ -1,0 +1,22 @@
+//! The bounds that every reader and writer keeps. SPEC.md repeats them under "Limits".
+
+/// Containers inside one another in a record; the record itself is the first.
+///
+/// Bounds the recursion of every encoder and decoder. With the five levels that a JSON backup wraps around a
+/// record it stays below the 128 that `serde_json` allows.
+pub(crate) const DEPTH_MAX: usize = 100;
+
+/// Bytes of one encoded record.
+pub(crate) const ROW_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of one frame's payload, which bounds what one commit may hold.
+pub(crate) const FRAME_PAYLOAD_BYTES_MAX: usize = 1 << 30;
+
+/// Bytes of a table's, primary key's or field's name, and of a string key.
+pub(crate) const NAME_BYTES_MAX: usize = 64 << 10;
+
+/// A snapshot's block of rows is closed once its payload reaches this many bytes.
+pub(crate) const BLOCK_BYTES: usize = 256 << 10;
+
+/// The ring's bytes where nobody says otherwise.
+pub(crate) const RING_BYTES_DEFAULT: usize = 64 << 20;

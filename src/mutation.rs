@@ -1,0 +1,213 @@
+//! Events: what a commit's payload says, as bytes and as public types.
+//!
+//! ```text
+//! commit = time, mutation, mutation, ...    up to the end of the payload, at least one
+//! time   = 8 bytes, i64, microseconds since 1970
+//! mutation
+//!   0 table   name                       the mutations behind it are of this table
+//!   1 put     key field, row             row: length and bytes; key field: index of the primary key in it
+//!   2 delete  key
+//!   3 create  definition
+//!   4 drop
+//! ```
+//!
+//! A `table` entry stands only where the table changes, and never last, so that every commit has one encoding.
+
+use crate::definition::TableDefinition;
+use crate::history::{Seq, Timestamp};
+use crate::limits::NAME_BYTES_MAX;
+use crate::row;
+use crate::value::{Key, Record};
+use crate::wire::{self, Malformed, Reader};
+
+const TABLE: u8 = 0;
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+const CREATE: u8 = 3;
+const DROP: u8 = 4;
+
+/// One change of a table, decided: an outcome, never an expression.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Mutation {
+    /// The record now stands under this key, whether or not one did before.
+    Put {
+        /// The table.
+        table: String,
+        /// The record's primary key.
+        key: Key,
+        /// The whole record.
+        record: Record,
+    },
+    /// The record with this key is gone.
+    Delete {
+        /// The table.
+        table: String,
+        /// The key.
+        key: Key,
+    },
+    /// The table now exists, empty.
+    CreateTable {
+        /// The table.
+        table: String,
+        /// What it is.
+        definition: TableDefinition,
+    },
+    /// The table is gone, with all its records.
+    DropTable {
+        /// The table.
+        table: String,
+    },
+}
+
+/// Mutations that were applied together, as the change feed hands them out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    /// Its number.
+    pub seq: Seq,
+    /// When it was made, by the database's clock: an annotation.
+    pub time: Timestamp,
+    /// What it did, in order.
+    pub mutations: Vec<Mutation>,
+}
+
+/// A mutation as it lies in a payload.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Event<'a> {
+    Put { key_field: usize, row: &'a [u8] },
+    Delete { key: Key },
+    Create { definition: TableDefinition },
+    Drop,
+}
+
+/// Writes the payload of one commit behind what `out` holds already.
+#[derive(Debug, Default)]
+pub(crate) struct CommitWriter {
+    table: Option<String>,
+}
+
+impl CommitWriter {
+    /// Begins a payload; [`CommitWriter::set_time`] fills in the time.
+    pub(crate) fn begin(out: &mut Vec<u8>) -> CommitWriter {
+        out.extend_from_slice(&[0; 8]);
+        CommitWriter::default()
+    }
+
+    pub(crate) fn set_time(payload: &mut [u8], time: Timestamp) {
+        if let Some(bytes) = payload.first_chunk_mut() {
+            *bytes = time.as_micros().to_le_bytes();
+        }
+    }
+
+    pub(crate) fn put(&mut self, out: &mut Vec<u8>, table: &str, key_field: usize, row: &[u8]) {
+        self.table(out, table);
+        out.push(PUT);
+        wire::put_u64(out, key_field as u64);
+        wire::put_bytes(out, row);
+    }
+
+    pub(crate) fn delete(&mut self, out: &mut Vec<u8>, table: &str, key: &Key) {
+        self.table(out, table);
+        out.push(DELETE);
+        key.encode_into(out);
+    }
+
+    pub(crate) fn create(&mut self, out: &mut Vec<u8>, table: &str, definition: &TableDefinition) {
+        self.table(out, table);
+        out.push(CREATE);
+        definition.encode_into(out);
+    }
+
+    pub(crate) fn drop_table(&mut self, out: &mut Vec<u8>, table: &str) {
+        self.table(out, table);
+        out.push(DROP);
+    }
+
+    fn table(&mut self, out: &mut Vec<u8>, table: &str) {
+        if self.table.as_deref() != Some(table) {
+            out.push(TABLE);
+            wire::put_str(out, table);
+            match &mut self.table {
+                Some(current) => table.clone_into(current),
+                None => self.table = Some(table.to_owned()),
+            }
+        }
+    }
+}
+
+/// Reads a payload, event by event. `row`s are handed out unchecked.
+#[derive(Debug)]
+pub(crate) struct CommitReader<'a> {
+    reader: Reader<'a>,
+    time: Timestamp,
+    table: Option<&'a str>,
+}
+
+impl<'a> CommitReader<'a> {
+    pub(crate) fn new(payload: &'a [u8]) -> Result<CommitReader<'a>, Malformed> {
+        let mut reader = Reader::new(payload);
+        let time = reader.take(8)?.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes));
+        if reader.is_empty() {
+            return Err(reader.malformed("at least one mutation"));
+        }
+        Ok(CommitReader { reader, time: Timestamp::from_micros(time), table: None })
+    }
+
+    pub(crate) fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    pub(crate) fn pos(&self) -> usize {
+        self.reader.pos()
+    }
+
+    /// The next event and its table; `None` at the end of the payload.
+    pub(crate) fn next(&mut self) -> Result<Option<(&'a str, Event<'a>)>, Malformed> {
+        if self.reader.is_empty() {
+            return Ok(None);
+        }
+        let mut tag = self.reader.u8()?;
+        if tag == TABLE {
+            let name = self.reader.str()?;
+            if name.len() > NAME_BYTES_MAX || self.table == Some(name) {
+                return Err(self.reader.malformed("the name of another table, of 65,536 bytes at most"));
+            }
+            self.table = Some(name);
+            tag = self.reader.u8()?;
+        }
+        let table = self.table.ok_or_else(|| self.reader.malformed("a table before its mutations"))?;
+        let event = match tag {
+            PUT => {
+                let key_field = usize::try_from(self.reader.u64()?)
+                    .map_err(|_| self.reader.malformed("the index of a field of the row"))?;
+                Event::Put { key_field, row: self.reader.bytes()? }
+            }
+            DELETE => Event::Delete { key: Key::decode(&mut self.reader)? },
+            CREATE => Event::Create { definition: TableDefinition::decode(&mut self.reader)? },
+            DROP => Event::Drop,
+            _ => return Err(self.reader.malformed("a mutation from 1 to 4")),
+        };
+        Ok(Some((table, event)))
+    }
+}
+
+impl Commit {
+    /// Decodes a payload whole.
+    pub(crate) fn decode(seq: Seq, payload: &[u8]) -> Result<Commit, Malformed> {
+        let mut reader = CommitReader::new(payload)?;
+        let mut mutations = Vec::new();
+        while let Some((table, event)) = reader.next()? {
+            let table = table.to_owned();
+            mutations.push(match event {
+                Event::Put { key_field, row } => {
+                    let (_, key) = row::key_at_field(row, key_field)?;
+                    Mutation::Put { table, key, record: row::decode_record(row)? }
+                }
+                Event::Delete { key } => Mutation::Delete { table, key },
+                Event::Create { definition } => Mutation::CreateTable { table, definition },
+                Event::Drop => Mutation::DropTable { table },
+            });
+        }
+        Ok(Commit { seq, time: reader.time(), mutations })
+    }
+}

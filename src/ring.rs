@@ -1,0 +1,286 @@
+//! The ring: the newest part of the log, encoded, in bounded memory.
+//!
+//! Frames lie in chunks, one behind the other. Only the newest chunk grows; the older ones are shared with whoever
+//! reads them, so that a consumer copies at most the newest chunk while it holds the ring's lock. When the bytes
+//! exceed the bound, whole chunks go, oldest first; a consumer that still wanted them gets a gap.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::frame;
+use crate::history::Seq;
+
+/// The largest chunk, unless one frame alone is larger.
+const CHUNK_BYTES_MAX: usize = 256 << 10;
+
+#[derive(Debug)]
+struct Chunk {
+    first: Seq,
+    last: Seq,
+    bytes: Arc<Vec<u8>>,
+}
+
+/// The newest frames of one history.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    bytes_max: usize,
+    chunk_bytes: usize,
+    /// Closed chunks, oldest first; contiguous.
+    closed: VecDeque<Chunk>,
+    closed_bytes: usize,
+    /// The chunk that grows, and where each of its frames begins.
+    open: Vec<u8>,
+    offsets: Vec<u32>,
+    /// Seq of the newest frame pushed, whether or not it is still held.
+    last: Seq,
+    /// Seq of the oldest frame held; `last + 1` where none is.
+    oldest: Seq,
+}
+
+/// The frames that a consumer asked for, shared or copied out of the ring.
+#[derive(Clone, Debug)]
+pub(crate) struct RingSlice {
+    /// The frames lie in `(after, last]`.
+    pub(crate) after: Seq,
+    pub(crate) last: Seq,
+    parts: Vec<Arc<Vec<u8>>>,
+}
+
+/// Where a reader of a slice stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor {
+    part: usize,
+    at: usize,
+}
+
+/// Why the ring cannot serve a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unserved {
+    /// The oldest frame held comes later than the first one wanted.
+    Gap { oldest: Seq },
+    /// The seq lies beyond the newest frame.
+    Ahead { last: Seq },
+}
+
+impl Ring {
+    /// A ring of at most `bytes_max` bytes of frames whose first frame will be the one after `last`.
+    pub(crate) fn new(bytes_max: usize, last: Seq) -> Ring {
+        Ring {
+            bytes_max,
+            // A sixteenth at a time is lost when the ring is full.
+            chunk_bytes: (bytes_max / 16).clamp(1, CHUNK_BYTES_MAX),
+            closed: VecDeque::new(),
+            closed_bytes: 0,
+            open: Vec::new(),
+            offsets: Vec::new(),
+            last,
+            oldest: Seq::new(last.get().saturating_add(1)),
+        }
+    }
+
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Bytes of frames held now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.closed_bytes.saturating_add(self.open.len())
+    }
+
+    /// Whether every commit after `seq` is still held.
+    pub(crate) fn reaches_back_to(&self, seq: Seq) -> bool {
+        seq.next().is_some_and(|first| first >= self.oldest) && seq <= self.last
+    }
+
+    /// Appends the frame of commit `seq`, which must be the one after the newest.
+    pub(crate) fn push(&mut self, seq: Seq, frame: &[u8]) {
+        assert_eq!(Some(seq), self.last.next(), "the log has no holes");
+        if !self.open.is_empty() && self.open.len().saturating_add(frame.len()) > self.chunk_bytes {
+            self.close_chunk();
+        }
+        self.last = seq;
+        if frame.len() > self.bytes_max {
+            // It would not fit if the ring were empty: the ring starts anew behind it.
+            self.forget_all();
+            return;
+        }
+        if self.open.is_empty() && frame.len() <= self.chunk_bytes && self.bytes_max >= CHUNK_BYTES_MAX {
+            // One allocation for a chunk instead of a doubling series; small rings take memory as they need it.
+            self.open.reserve_exact(self.chunk_bytes);
+        }
+        // A chunk holds less than 2^32 bytes: it is closed at 256 KiB, and one frame is at most 1 GiB and a header.
+        self.offsets.push(self.open.len() as u32);
+        self.open.extend_from_slice(frame);
+        while self.bytes() > self.bytes_max {
+            match self.closed.pop_front() {
+                Some(chunk) => {
+                    self.closed_bytes = self.closed_bytes.saturating_sub(chunk.bytes.len());
+                    self.oldest = chunk.last.next().unwrap_or(chunk.last);
+                }
+                None => break,
+            }
+        }
+        assert!(self.bytes() <= self.bytes_max, "the ring keeps its bound");
+    }
+
+    /// The frames in `(after, last]`. Copies at most one chunk; everything else is shared.
+    pub(crate) fn since(&self, after: Seq, last: Seq) -> Result<RingSlice, Unserved> {
+        if after > self.last || last > self.last {
+            return Err(Unserved::Ahead { last: self.last });
+        }
+        if after >= last {
+            return Ok(RingSlice { after, last: after, parts: Vec::new() });
+        }
+        let first = after.next().filter(|first| *first >= self.oldest).ok_or(Unserved::Gap { oldest: self.oldest })?;
+        let from = self.closed.partition_point(|chunk| chunk.last < first);
+        let mut parts: Vec<Arc<Vec<u8>>> = Vec::new();
+        for chunk in self.closed.range(from..).take_while(|chunk| chunk.first <= last) {
+            parts.push(chunk.bytes.clone());
+        }
+        // The open chunk holds the newest frames; its first is the one after the newest closed chunk.
+        let open_first = self.last.get().saturating_add(1).saturating_sub(self.offsets.len() as u64);
+        if last.get() >= open_first {
+            let skipped = first.get().saturating_sub(open_first);
+            let start = self.offsets.get(skipped as usize).map_or(self.open.len(), |o| *o as usize);
+            let kept = last.get().saturating_add(1).saturating_sub(open_first);
+            let end = self.offsets.get(kept as usize).map_or(self.open.len(), |o| *o as usize);
+            parts.push(Arc::new(self.open.get(start..end).unwrap_or_default().to_vec()));
+        }
+        Ok(RingSlice { after, last, parts })
+    }
+
+    fn close_chunk(&mut self) {
+        let count = self.offsets.len() as u64;
+        let first = Seq::new(self.last.get().saturating_add(1).saturating_sub(count));
+        let bytes = std::mem::take(&mut self.open);
+        self.closed_bytes = self.closed_bytes.saturating_add(bytes.len());
+        self.closed.push_back(Chunk { first, last: self.last, bytes: Arc::new(bytes) });
+        self.offsets.clear();
+    }
+
+    fn forget_all(&mut self) {
+        self.closed.clear();
+        self.closed_bytes = 0;
+        self.open.clear();
+        self.offsets.clear();
+        self.oldest = Seq::new(self.last.get().saturating_add(1));
+    }
+}
+
+impl RingSlice {
+    /// The wanted frames, oldest first: seq, payload, and the whole frame as it stands.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = RingFrame<'_>> {
+        let mut cursor = Cursor::default();
+        std::iter::from_fn(move || self.next(&mut cursor))
+    }
+
+    /// The frame at the cursor, which moves behind it. For readers that own the slice.
+    pub(crate) fn next(&self, cursor: &mut Cursor) -> Option<RingFrame<'_>> {
+        loop {
+            let part = self.parts.get(cursor.part)?;
+            let Some(frame) = part.get(cursor.at..).and_then(RingFrame::first_of) else {
+                *cursor = Cursor { part: cursor.part.saturating_add(1), at: 0 };
+                continue;
+            };
+            if frame.seq > self.last {
+                return None;
+            }
+            cursor.at = cursor.at.saturating_add(frame.whole.len());
+            // The first part may begin with older frames.
+            if frame.seq > self.after {
+                return Some(frame);
+            }
+        }
+    }
+}
+
+/// One frame of the ring; its checksums were made by this process and are not checked again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingFrame<'a> {
+    pub(crate) seq: Seq,
+    pub(crate) payload: &'a [u8],
+    pub(crate) whole: &'a [u8],
+}
+
+impl<'a> RingFrame<'a> {
+    fn first_of(bytes: &'a [u8]) -> Option<RingFrame<'a>> {
+        let (header, payload, rest) = frame::split_first(bytes)?;
+        let whole = bytes.get(..bytes.len().saturating_sub(rest.len()))?;
+        let seq = u64::from_le_bytes(*header.get(8..)?.first_chunk()?);
+        Some(RingFrame { seq: Seq::new(seq), payload, whole })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FrameKind;
+
+    fn frame(seq: u64, payload_bytes: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        let start = frame::begin(&mut out);
+        out.resize(out.len() + payload_bytes, seq as u8);
+        frame::finish(&mut out, start, FrameKind::Commit, 1, Seq::new(seq), Seq::ZERO);
+        out
+    }
+
+    fn seqs(slice: &RingSlice) -> Vec<u64> {
+        slice.frames().map(|f| f.seq.get()).collect()
+    }
+
+    #[test]
+    fn what_the_ring_holds_is_served_whole_and_the_rest_is_a_gap() {
+        for bytes_max in [0, 1, 100, 300, 1000, 4096, 100_000] {
+            for base in [0, 41] {
+                let mut ring = Ring::new(bytes_max, Seq::new(base));
+                for n in 1..=200_u64 {
+                    let seq = base + n;
+                    ring.push(Seq::new(seq), &frame(seq, 1 + (n as usize * 37) % 90));
+                    assert!(ring.bytes() <= bytes_max);
+                    let oldest = ring.oldest.get();
+                    for after in [base, oldest.saturating_sub(2).max(base), oldest - 1, seq - 1, seq] {
+                        for last in [after, after + 1, seq].map(|l| l.min(seq)) {
+                            let want = if after >= last {
+                                Ok((0..0).collect())
+                            } else if after + 1 < oldest {
+                                Err(Unserved::Gap { oldest: Seq::new(oldest) })
+                            } else {
+                                Ok((after + 1..=last).collect::<Vec<_>>())
+                            };
+                            let got = ring.since(Seq::new(after), Seq::new(last)).map(|s| seqs(&s));
+                            assert_eq!(got, want, "bytes {bytes_max} base {base} ({after}, {last}] of {seq}");
+                        }
+                    }
+                    assert_eq!(ring.reaches_back_to(Seq::new(base)), oldest == base + 1);
+                }
+                assert!(bytes_max < 100_000 || ring.reaches_back_to(Seq::new(base)), "a large ring forgets nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn a_seq_of_the_future_is_told_from_a_gap() {
+        let mut ring = Ring::new(1000, Seq::ZERO);
+        ring.push(Seq::new(1), &frame(1, 5));
+        assert_eq!(ring.since(Seq::new(2), Seq::new(2)).unwrap_err(), Unserved::Ahead { last: Seq::new(1) });
+        assert_eq!(seqs(&ring.since(Seq::new(1), Seq::new(1)).unwrap()), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn a_slice_outlives_what_the_ring_forgets() {
+        let mut ring = Ring::new(2000, Seq::ZERO);
+        ring.push(Seq::new(1), &frame(1, 50));
+        let slice = ring.since(Seq::ZERO, Seq::new(1)).unwrap();
+        for n in 2..200 {
+            ring.push(Seq::new(n), &frame(n, 50));
+        }
+        assert_eq!(ring.since(Seq::ZERO, Seq::new(2)).unwrap_err(), Unserved::Gap { oldest: ring.oldest });
+        assert_eq!(slice.frames().next().unwrap().whole, frame(1, 50));
+    }
+
+    #[test]
+    #[should_panic(expected = "no holes")]
+    fn a_hole_in_the_log_is_a_broken_promise() {
+        Ring::new(1000, Seq::ZERO).push(Seq::new(2), &frame(2, 5));
+    }
+}

@@ -1,0 +1,250 @@
+//! Encoded records. A table holds each record as a row: the bytes that the log, the ring and every backup carry as
+//! well, so that most of the time nothing is encoded or decoded again.
+//!
+//! A row is a dict, and it is what [postcard](crate::wire) makes of it:
+//! ```text
+//! row   = dict
+//! dict  = count, then for each field: name (length, UTF-8), value
+//! value = tag, then
+//!         0 null    nothing
+//!         1 bool    one byte, 0 or 1
+//!         2 int     zigzag integer
+//!         3 uint    unsigned integer, which is above 2^63 - 1
+//!         4 float   eight bytes, as they are (any NaN)
+//!         5 str     length, UTF-8
+//!         6 list    count, values
+//!         7 dict    dict
+//! ```
+//! Bytes are a row if and only if [`validate`] takes them: every number in its only form, no name twice in a dict,
+//! names of at most `NAME_BYTES_MAX` bytes, containers no deeper than `DEPTH_MAX`, at most `ROW_BYTES_MAX` bytes, and
+//! none left over. Everything else in this module is given rows, and answers [`Malformed`] rather than
+//! panic where it was not.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod de;
+mod from_json;
+mod key;
+mod merge;
+mod names;
+mod read;
+mod ser;
+mod to_json;
+mod validate;
+mod writer;
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests may overflow: they panic then")]
+mod zoo;
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+pub(crate) use self::de::decode;
+pub(crate) use self::from_json::json_text_to_row;
+pub(crate) use self::key::{KeyIn, find_key, key_at_field, with_key};
+pub(crate) use self::merge::merge;
+pub(crate) use self::read::decode_record;
+pub(crate) use self::ser::{encode, encode_record};
+pub(crate) use self::to_json::{RowView, first_non_finite};
+pub(crate) use self::validate::validate;
+pub(crate) use self::writer::EncodeError;
+use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
+use crate::wire::{Malformed, Reader};
+
+/// One row, shared: a clone is a pointer copy.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Row(Arc<[u8]>);
+
+impl Row {
+    /// Copies bytes that are known to be a row.
+    pub(crate) fn new(bytes: &[u8]) -> Row {
+        Row(bytes.into())
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match decode_record(&self.0) {
+            Ok(record) => record.fmt(f),
+            Err(malformed) => write!(f, "Row({malformed}: {:02x?})", self.0),
+        }
+    }
+}
+
+/// What kind of value follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Tag {
+    Null = 0,
+    Bool = 1,
+    Int = 2,
+    UInt = 3,
+    Float = 4,
+    Str = 5,
+    List = 6,
+    Dict = 7,
+}
+
+/// A value takes at least its tag, a field at least the length of an empty name as well.
+const VALUE_BYTES_MIN: usize = 1;
+const FIELD_BYTES_MIN: usize = 2;
+
+const DEPTH: &str = "containers no deeper than 100";
+
+// What messages here and in the modules below say in words.
+const _: () = assert!(DEPTH_MAX == 100 && ROW_BYTES_MAX == 256 << 20 && NAME_BYTES_MAX == 64 << 10);
+
+impl Tag {
+    /// The kind as [`Value::kind`](crate::Value::kind) names it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Tag::Null => "null",
+            Tag::Bool => "bool",
+            Tag::Int | Tag::UInt => "int",
+            Tag::Float => "float",
+            Tag::Str => "str",
+            Tag::List => "list",
+            Tag::Dict => "dict",
+        }
+    }
+
+    #[inline]
+    fn read(reader: &mut Reader<'_>) -> Result<Tag, Malformed> {
+        let before = reader.clone();
+        Ok(match reader.u8()? {
+            0 => Tag::Null,
+            1 => Tag::Bool,
+            2 => Tag::Int,
+            3 => Tag::UInt,
+            4 => Tag::Float,
+            5 => Tag::Str,
+            6 => Tag::List,
+            7 => Tag::Dict,
+            _ => return Err(before.malformed("the tag of a value")),
+        })
+    }
+}
+
+/// Calls `f` with the name and kind of each field of the row in order, until it breaks off.
+pub(crate) fn for_each_field<'a>(
+    row: &'a [u8],
+    mut f: impl FnMut(&'a str, Tag) -> ControlFlow<()>,
+) -> Result<(), Malformed> {
+    let mut reader = Reader::new(row);
+    for _ in 0..reader.count(FIELD_BYTES_MIN)? {
+        let name = reader.str()?;
+        let tag = Tag::read(&mut reader)?;
+        if f(name, tag).is_break() {
+            return Ok(());
+        }
+        skip_after(tag, &mut reader, 1)?;
+    }
+    Ok(())
+}
+
+/// Passes over a value inside `depth` containers.
+fn skip(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+    let tag = Tag::read(reader)?;
+    skip_after(tag, reader, depth)
+}
+
+/// Passes over a value whose tag has been read.
+fn skip_after(tag: Tag, reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+    match tag {
+        Tag::Null => {}
+        Tag::Bool => drop(reader.u8()?),
+        Tag::Int | Tag::UInt => drop(reader.u64()?),
+        Tag::Float => drop(reader.take(8)?),
+        Tag::Str => drop(reader.bytes()?),
+        Tag::List => {
+            let depth = deeper(reader, depth)?;
+            for _ in 0..reader.count(VALUE_BYTES_MIN)? {
+                skip(reader, depth)?;
+            }
+        }
+        Tag::Dict => {
+            let depth = deeper(reader, depth)?;
+            for _ in 0..reader.count(FIELD_BYTES_MIN)? {
+                reader.bytes()?;
+                skip(reader, depth)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The depth of a container inside `depth` others: what bounds every recursion over a row.
+#[inline]
+fn deeper(reader: &Reader<'_>, depth: usize) -> Result<usize, Malformed> {
+    if depth < DEPTH_MAX { Ok(depth.saturating_add(1)) } else { Err(reader.malformed(DEPTH)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record;
+
+    #[test]
+    fn the_bytes_of_a_row_are_these() {
+        let record = record! {
+            "id": 7, "n": null, "t": true, "big": u64::MAX, "f": 1.5, "s": "é", "l": [-1, "x"], "d": { "k": 300 }, "e": {}
+        };
+        let mut row = Vec::new();
+        encode_record(&record, &mut row).unwrap();
+        let hex: String = row.iter().map(|b| format!("{b:02x}")).collect();
+        let golden = [
+            "09",                             // nine fields
+            "026964020e",                     // id: int 7
+            "016e00",                         // n: null
+            "01740101",                       // t: true
+            "0362696703ffffffffffffffffff01", // big: uint 2^64 - 1
+            "016604000000000000f83f",         // f: float 1.5
+            "01730502c3a9",                   // s: str é
+            "016c06020201050178",             // l: list of int -1, str x
+            "01640701016b02d804",             // d: dict of k: int 300
+            "01650700",                       // e: empty dict
+        ];
+        assert_eq!(hex, golden.concat());
+        assert_eq!(validate(&row), Ok(()));
+        assert_eq!(decode_record(&row), Ok(record));
+    }
+
+    #[test]
+    fn fields_are_named_with_their_kinds_until_the_caller_breaks_off() {
+        let record = record! {
+            "null": null, "bool": false, "int": 1, "float": 0.5, "str": "", "list": [[], {}], "dict": { "int": 1 }
+        };
+        let mut row = Vec::new();
+        encode_record(&record, &mut row).unwrap();
+        let mut seen = Vec::new();
+        for_each_field(&row, |name, tag| {
+            assert_eq!(name, tag.name());
+            seen.push(name);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert!(seen.iter().copied().eq(record.keys()));
+        let mut calls = 0;
+        for_each_field(&row, |name, _| {
+            calls += 1;
+            if name == "int" { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+        assert_eq!(calls, 3);
+    }
+
+    #[test]
+    fn rows_are_equal_by_their_bytes_and_print_as_records() {
+        let mut bytes = Vec::new();
+        encode_record(&record! { "id": 1 }, &mut bytes).unwrap();
+        let row = Row::new(&bytes);
+        assert_eq!(row, Row::new(row.clone().as_bytes()));
+        assert_eq!(format!("{row:?}"), r#"{"id": Int(1)}"#);
+        assert!(format!("{:?}", Row::new(&[1])).contains("expected a count"));
+    }
+}

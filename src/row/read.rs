@@ -1,0 +1,53 @@
+//! From a row to a [`Record`].
+
+use super::validate::{read_bool, read_uint};
+use super::{FIELD_BYTES_MIN, Tag, VALUE_BYTES_MIN, deeper};
+use crate::wire::{Malformed, Reader};
+use crate::{Record, Value};
+
+/// The record whose row this is.
+pub(crate) fn decode_record(row: &[u8]) -> Result<Record, Malformed> {
+    let mut reader = Reader::new(row);
+    let record = dict(&mut reader, 1)?;
+    reader.finish()?;
+    Ok(record)
+}
+
+fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<Record, Malformed> {
+    let count = reader.count(FIELD_BYTES_MIN)?;
+    // A value takes more memory than bytes in a row: what is reserved by a count is kept small.
+    let mut record = Record::with_capacity(count.min(64));
+    for _ in 0..count {
+        let before = reader.clone();
+        let name = reader.str()?;
+        let value = value(reader, depth)?;
+        if record.insert(name, value).is_some() {
+            return Err(before.malformed("a name that the dict does not have yet"));
+        }
+    }
+    Ok(record)
+}
+
+fn value(reader: &mut Reader<'_>, depth: usize) -> Result<Value, Malformed> {
+    Ok(match Tag::read(reader)? {
+        Tag::Null => Value::Null,
+        Tag::Bool => Value::Bool(read_bool(reader)?),
+        Tag::Int => Value::Int(reader.i64()?),
+        Tag::UInt => Value::UInt(read_uint(reader)?),
+        Tag::Float => Value::Float(reader.f64()?),
+        Tag::Str => Value::Str(reader.str()?.to_owned()),
+        Tag::List => {
+            let depth = deeper(reader, depth)?;
+            let count = reader.count(VALUE_BYTES_MIN)?;
+            let mut values = Vec::with_capacity(count.min(64));
+            for _ in 0..count {
+                values.push(value(reader, depth)?);
+            }
+            Value::List(values)
+        }
+        Tag::Dict => {
+            let depth = deeper(reader, depth)?;
+            Value::Dict(dict(reader, depth)?)
+        }
+    })
+}

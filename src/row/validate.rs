@@ -1,0 +1,196 @@
+//! The check that makes bytes a row.
+
+use super::names::Names;
+use super::{FIELD_BYTES_MIN, Tag, VALUE_BYTES_MIN, deeper};
+use crate::limits::{NAME_BYTES_MAX, ROW_BYTES_MAX};
+use crate::wire::{Malformed, Reader};
+
+/// Whether the bytes are a row; where not, the first place that is wrong. Runs for every row that is restored:
+/// allocates nothing for dicts of up to 16 fields.
+pub(crate) fn validate(bytes: &[u8]) -> Result<(), Malformed> {
+    if bytes.len() > ROW_BYTES_MAX {
+        return Err(Malformed { at: ROW_BYTES_MAX, expected: "a row of at most 256 MiB" });
+    }
+    let mut reader = Reader::new(bytes);
+    dict(&mut reader, 1)?;
+    reader.finish()
+}
+
+fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+    let mut names = Names::new();
+    for _ in 0..reader.count(FIELD_BYTES_MIN)? {
+        let before = reader.clone();
+        let name = reader.utf8()?;
+        if name.len() > NAME_BYTES_MAX {
+            return Err(before.malformed("a field's name of at most 64 KiB"));
+        }
+        if !names.insert(name) {
+            return Err(before.malformed("a name that the dict does not have yet"));
+        }
+        value(reader, depth)?;
+    }
+    Ok(())
+}
+
+fn value(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+    match Tag::read(reader)? {
+        Tag::Null => {}
+        Tag::Bool => drop(read_bool(reader)?),
+        Tag::Int => drop(reader.i64()?),
+        Tag::UInt => drop(read_uint(reader)?),
+        Tag::Float => drop(reader.take(8)?),
+        Tag::Str => drop(reader.utf8()?),
+        Tag::List => {
+            let depth = deeper(reader, depth)?;
+            for _ in 0..reader.count(VALUE_BYTES_MIN)? {
+                value(reader, depth)?;
+            }
+        }
+        Tag::Dict => {
+            let depth = deeper(reader, depth)?;
+            dict(reader, depth)?;
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+pub(super) fn read_bool(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
+    let before = reader.clone();
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(before.malformed("0 or 1 for a bool")),
+    }
+}
+
+#[inline]
+pub(super) fn read_uint(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
+    let before = reader.clone();
+    let number = reader.u64()?;
+    if i64::try_from(number).is_ok() {
+        return Err(before.malformed("an integer above 2^63 - 1, as smaller ones have a tag of their own"));
+    }
+    Ok(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::zoo::{nested_row, on_a_small_stack, random_row};
+    use super::super::{decode, decode_record, find_key, first_non_finite, merge};
+    use super::*;
+    use crate::limits::DEPTH_MAX;
+    use crate::wire::put_str;
+
+    /// A row of one field `a` with these bytes for its value.
+    fn row_of(value: &[u8]) -> Vec<u8> {
+        [&[1, 1, b'a'], value].concat()
+    }
+
+    #[test]
+    fn each_class_of_damage_is_refused_where_it_stands() {
+        for (row, at, expected) in [
+            (row_of(&[8]), 3, "the tag of a value"),
+            (row_of(&[0x80, 0x00]), 3, "the tag of a value"),
+            (row_of(&[1, 2]), 4, "0 or 1 for a bool"),
+            (row_of(&[2, 0x82, 0x00]), 4, "an integer in its fewest bytes"),
+            (row_of(&[3, 7]), 4, "an integer above 2^63 - 1, as smaller ones have a tag of their own"),
+            (row_of(&[5, 1, 0xff]), 5, "text in UTF-8"),
+            (row_of(&[0, 0]), 4, "the end"),
+            (row_of(&[6, 2, 0]), 4, "a count that the bytes after it can hold"),
+            (row_of(&[7, 1, 0]), 4, "a count that the bytes after it can hold"),
+            (vec![1, 1, 0xff, 0], 2, "text in UTF-8"),
+            (vec![0x81, 0x00, 1, b'a', 0], 0, "an integer in its fewest bytes"),
+            (vec![2, 1, b'a', 0, 1, b'a', 0], 4, "a name that the dict does not have yet"),
+            (row_of(&[7, 2, 0, 0, 0, 0]), 7, "a name that the dict does not have yet"),
+            (vec![], 0, "a whole integer"),
+        ] {
+            assert_eq!(validate(&row), Err(Malformed { at, expected }), "{row:x?}");
+        }
+        assert_eq!(validate(&row_of(&[6, 2, 7, 1, 1, b'a', 0, 7, 1, 1, b'a', 0])), Ok(()));
+        assert_eq!(validate(&[0]), Ok(()));
+    }
+
+    #[test]
+    fn a_name_twice_is_refused_among_many_fields() {
+        for count in [2_u8, 16, 17, 18, 100] {
+            let mut row = vec![count];
+            for i in 1..count {
+                put_str(&mut row, &i.to_string());
+                row.push(0);
+            }
+            let unique = {
+                let mut row = row.clone();
+                put_str(&mut row, "last");
+                row.push(0);
+                row
+            };
+            assert_eq!(validate(&unique), Ok(()));
+            let at = row.len();
+            put_str(&mut row, "1");
+            row.push(0);
+            assert_eq!(validate(&row), Err(Malformed { at, expected: "a name that the dict does not have yet" }));
+        }
+    }
+
+    #[test]
+    fn a_name_of_64_kib_is_taken_and_one_byte_more_refused() {
+        for (len, ok) in [(NAME_BYTES_MAX, true), (NAME_BYTES_MAX + 1, false)] {
+            let mut row = vec![1];
+            put_str(&mut row, &"x".repeat(len));
+            row.push(0);
+            assert_eq!(validate(&row).is_ok(), ok);
+        }
+    }
+
+    #[test]
+    fn a_row_cut_short_anywhere_or_lengthened_is_refused() {
+        for seed in 0..300 {
+            let mut row = random_row(seed);
+            for len in 0..row.len() {
+                assert!(validate(&row[..len]).is_err(), "seed {seed}, length {len}");
+                let _ = decode_record(&row[..len]);
+            }
+            row.push(0);
+            assert!(validate(&row).is_err(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_panics_and_what_is_accepted_reads_back_as_the_same_bytes() {
+        let mut accepted = 0;
+        for seed in 0..100 {
+            let row = random_row(seed);
+            for bit in 0..row.len() * 8 {
+                let mut flipped = row.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                let _ = (find_key(&flipped, "id"), first_non_finite(&flipped), merge(&flipped, &row));
+                let _ = (decode::<serde_json::Value>(&flipped), merge(&row, &flipped));
+                let record = decode_record(&flipped);
+                if validate(&flipped).is_ok() {
+                    accepted += 1;
+                    let mut again = Vec::new();
+                    super::super::encode_record(&record.unwrap(), &mut again).unwrap();
+                    assert_eq!(again, flipped, "seed {seed}, bit {bit}");
+                }
+            }
+        }
+        assert!(accepted > 1_000, "only {accepted}");
+    }
+
+    #[test]
+    fn containers_may_be_100_deep_and_not_101() {
+        on_a_small_stack(|| {
+            for depth in [DEPTH_MAX - 1, DEPTH_MAX] {
+                for row in nested_row(depth) {
+                    assert_eq!(validate(&row), Ok(()), "{depth}");
+                }
+            }
+            for depth in [DEPTH_MAX + 1, 100_000] {
+                for row in nested_row(depth) {
+                    assert_eq!(validate(&row).map_err(|m| m.expected), Err(super::super::DEPTH), "{depth}");
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,419 @@
+//! Writes the values of a row one after the other: what the serde serializer and the JSON reader have in common.
+
+use std::fmt;
+
+use super::names::Names;
+use super::{DEPTH, Tag};
+use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
+use crate::wire::{put_f64, put_i64, put_str, put_u64, u64_len};
+
+/// Why a value cannot be a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EncodeError {
+    /// Containers inside one another beyond `DEPTH_MAX`.
+    TooDeep,
+    /// A dict has this field twice.
+    DuplicateField(String),
+    /// An integer outside i64 and u64.
+    IntOutOfRange,
+    /// The key of a map is neither text nor anything that JSON writes as text.
+    KeyNotString,
+    /// The whole is of this kind instead of a dict.
+    NotADict(&'static str),
+    /// A field's name has more than `NAME_BYTES_MAX` bytes.
+    NameTooLong,
+    /// The row would have so many bytes, more than `ROW_BYTES_MAX`.
+    TooLarge(usize),
+    /// What the value's own `Serialize` says.
+    Custom(String),
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EncodeError::TooDeep => write!(f, "nested too deep, expected {DEPTH}"),
+            EncodeError::DuplicateField(name) => write!(f, "field {name:?} occurs twice"),
+            EncodeError::IntOutOfRange => f.write_str("an integer does not fit 64 bits"),
+            EncodeError::KeyNotString => f.write_str("the key of a map is not text"),
+            EncodeError::NotADict(kind) => write!(f, "a record is a dict, this is of kind {kind}"),
+            EncodeError::NameTooLong => write!(f, "a field's name has more than {NAME_BYTES_MAX} bytes"),
+            EncodeError::TooLarge(bytes) => write!(f, "a record of {bytes} bytes, the most are {ROW_BYTES_MAX}"),
+            EncodeError::Custom(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for EncodeError {}
+
+impl serde::ser::Error for EncodeError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        EncodeError::Custom(message.to_string())
+    }
+}
+
+/// Appends one row to a buffer.
+pub(super) struct Writer<'o> {
+    out: &'o mut Vec<u8>,
+    /// Where the row starts.
+    start: usize,
+    /// Containers begun and not ended.
+    depth: usize,
+    /// Where the names of the dicts not ended stand in `out`, the innermost dict's last.
+    names: Vec<(usize, usize)>,
+}
+
+/// A container begun. Its count is put right when it ends: a length told beforehand is only a guess at how many bytes
+/// the count will take, since a `Serialize` may say nothing, or something wrong.
+#[must_use]
+pub(super) struct Open {
+    count_at: usize,
+    count_bytes: usize,
+    names_from: usize,
+    count: u64,
+}
+
+impl<'o> Writer<'o> {
+    /// Has `write` append a row to `out`; on an error `out` is as it was.
+    pub(super) fn append<T, E: From<EncodeError>>(
+        out: &'o mut Vec<u8>,
+        write: impl FnOnce(&mut Writer<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let start = out.len();
+        let mut writer = Writer { out, start, depth: 0, names: Vec::with_capacity(16) };
+        let outcome = write(&mut writer).and_then(|done| match writer.bytes_written() {
+            bytes if bytes > ROW_BYTES_MAX => Err(EncodeError::TooLarge(bytes).into()),
+            _ => Ok(done),
+        });
+        if outcome.is_err() {
+            writer.out.truncate(start);
+        }
+        outcome
+    }
+
+    fn bytes_written(&self) -> usize {
+        self.out.len().saturating_sub(self.start)
+    }
+
+    /// A tag; there is none before the row itself, which has to be a dict.
+    #[inline]
+    fn tag(&mut self, tag: Tag) -> Result<(), EncodeError> {
+        if self.depth == 0 {
+            return Err(EncodeError::NotADict(tag.name()));
+        }
+        self.out.push(tag as u8);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn null(&mut self) -> Result<(), EncodeError> {
+        self.tag(Tag::Null)
+    }
+
+    #[inline]
+    pub(super) fn bool(&mut self, b: bool) -> Result<(), EncodeError> {
+        self.tag(Tag::Bool)?;
+        self.out.push(b.into());
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn i64(&mut self, number: i64) -> Result<(), EncodeError> {
+        self.tag(Tag::Int)?;
+        put_i64(self.out, number);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn u64(&mut self, number: u64) -> Result<(), EncodeError> {
+        if let Ok(number) = i64::try_from(number) {
+            return self.i64(number);
+        }
+        self.tag(Tag::UInt)?;
+        put_u64(self.out, number);
+        Ok(())
+    }
+
+    pub(super) fn i128(&mut self, number: i128) -> Result<(), EncodeError> {
+        match (i64::try_from(number), u64::try_from(number)) {
+            (Ok(number), _) => self.i64(number),
+            (_, Ok(number)) => self.u64(number),
+            _ => Err(EncodeError::IntOutOfRange),
+        }
+    }
+
+    #[inline]
+    pub(super) fn f64(&mut self, number: f64) -> Result<(), EncodeError> {
+        self.tag(Tag::Float)?;
+        put_f64(self.out, number);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn str(&mut self, text: &str) -> Result<(), EncodeError> {
+        self.tag(Tag::Str)?;
+        put_str(self.out, text);
+        Ok(())
+    }
+
+    pub(super) fn begin_list(&mut self, len: Option<usize>) -> Result<Open, EncodeError> {
+        self.begin(Tag::List, len)
+    }
+
+    pub(super) fn begin_dict(&mut self, len: Option<usize>) -> Result<Open, EncodeError> {
+        if self.depth > 0 {
+            return self.begin(Tag::Dict, len);
+        }
+        self.depth = 1;
+        Ok(self.open(len))
+    }
+
+    fn begin(&mut self, tag: Tag, len: Option<usize>) -> Result<Open, EncodeError> {
+        self.tag(tag)?;
+        if self.depth >= DEPTH_MAX {
+            return Err(EncodeError::TooDeep);
+        }
+        self.depth = self.depth.saturating_add(1);
+        Ok(self.open(len))
+    }
+
+    fn open(&mut self, len: Option<usize>) -> Open {
+        let count_at = self.out.len();
+        let guess = len.unwrap_or(0) as u64;
+        put_u64(self.out, guess);
+        Open { count_at, count_bytes: u64_len(guess), names_from: self.names.len(), count: 0 }
+    }
+
+    /// A value of the list follows.
+    #[inline]
+    pub(super) fn item(&mut self, list: &mut Open) {
+        list.count = list.count.saturating_add(1);
+    }
+
+    /// The name of a field, whose value follows.
+    #[inline]
+    pub(super) fn name(&mut self, dict: &mut Open, name: &str) -> Result<(), EncodeError> {
+        if name.len() > NAME_BYTES_MAX {
+            return Err(EncodeError::NameTooLong);
+        }
+        dict.count = dict.count.saturating_add(1);
+        put_str(self.out, name);
+        let end = self.out.len();
+        self.names.push((end.saturating_sub(name.len()), end));
+        Ok(())
+    }
+
+    pub(super) fn end_list(&mut self, list: Open) {
+        self.depth = self.depth.saturating_sub(1);
+        self.put_count(&list);
+    }
+
+    pub(super) fn end_dict(&mut self, dict: Open) -> Result<(), EncodeError> {
+        // Before the count is put right, which may move the names.
+        let mut names = Names::new();
+        for &(from, to) in self.names.get(dict.names_from..).unwrap_or_default() {
+            let name = self.out.get(from..to).unwrap_or_default();
+            if !names.insert(name) {
+                return Err(EncodeError::DuplicateField(String::from_utf8_lossy(name).into_owned()));
+            }
+        }
+        self.names.truncate(dict.names_from);
+        self.depth = self.depth.saturating_sub(1);
+        self.put_count(&dict);
+        Ok(())
+    }
+
+    fn put_count(&mut self, open: &Open) {
+        let (from, to) = (open.count_at, open.count_at.saturating_add(open.count_bytes));
+        if open.count < 0x80 && open.count_bytes == 1 {
+            if let Some(byte) = self.out.get_mut(from) {
+                *byte = open.count.to_le_bytes()[0];
+            }
+        } else {
+            let mut count = Vec::with_capacity(10);
+            put_u64(&mut count, open.count);
+            self.out.splice(from..to, count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+    use serde::ser::{SerializeMap, SerializeSeq, Serializer};
+
+    use super::super::zoo::{nested_records, on_a_small_stack, random_record};
+    use super::super::{decode_record, encode, encode_record, validate};
+    use super::*;
+    use crate::{Record, Value};
+
+    /// What postcard would be given to make our bytes of.
+    #[derive(Serialize)]
+    enum Mirror<'a> {
+        Null,
+        Bool(bool),
+        Int(i64),
+        UInt(u64),
+        Float(f64),
+        Str(&'a str),
+        List(Vec<Mirror<'a>>),
+        Dict(MirrorDict<'a>),
+    }
+
+    #[derive(Serialize)]
+    struct MirrorDict<'a>(Vec<(&'a str, Mirror<'a>)>);
+
+    impl<'a> From<&'a Value> for Mirror<'a> {
+        fn from(value: &'a Value) -> Self {
+            match value {
+                Value::Null => Mirror::Null,
+                Value::Bool(b) => Mirror::Bool(*b),
+                Value::Int(n) => Mirror::Int(*n),
+                Value::UInt(n) => Mirror::UInt(*n),
+                Value::Float(x) => Mirror::Float(*x),
+                Value::Str(s) => Mirror::Str(s),
+                Value::List(values) => Mirror::List(values.iter().map(Mirror::from).collect()),
+                Value::Dict(fields) => Mirror::Dict(fields.into()),
+            }
+        }
+    }
+
+    impl<'a> From<&'a Record> for MirrorDict<'a> {
+        fn from(record: &'a Record) -> Self {
+            MirrorDict(record.iter().map(|(name, value)| (name, value.into())).collect())
+        }
+    }
+
+    #[test]
+    fn a_row_is_postcards_bytes_and_is_read_back() {
+        for seed in 0..500 {
+            let record = random_record(seed);
+            let mut row = b"before".to_vec();
+            encode_record(&record, &mut row).unwrap();
+            let row = row.strip_prefix(b"before").unwrap();
+            assert_eq!(row, postcard::to_stdvec(&MirrorDict::from(&record)).unwrap(), "seed {seed}");
+            assert_eq!(validate(row), Ok(()), "seed {seed}");
+            let read = decode_record(row).unwrap();
+            assert_eq!(read, record, "seed {seed}");
+            assert_eq!(read.to_string(), record.to_string(), "seed {seed}: order");
+        }
+    }
+
+    #[test]
+    fn a_float_keeps_its_bits() {
+        for bits in [f64::NAN.to_bits(), 0x7ff0_0000_0000_0001, 0xfff8_dead_beef_0001, (-0.0_f64).to_bits(), 1] {
+            let mut row = Vec::new();
+            encode_record(&Record::from([("x", f64::from_bits(bits))]), &mut row).unwrap();
+            assert_eq!(decode_record(&row).unwrap()["x"].as_f64().unwrap().to_bits(), bits);
+        }
+    }
+
+    #[test]
+    fn an_unsigned_integer_that_fits_is_written_as_an_int() {
+        let mut row = Vec::new();
+        encode_record(&Record::from([("x", Value::UInt(7))]), &mut row).unwrap();
+        assert_eq!(row, [1, 1, b'x', 2, 14]);
+    }
+
+    /// A map and a list that announce a length, or none, and have another.
+    struct Announced {
+        len: Option<usize>,
+        real: u32,
+    }
+
+    impl Serialize for Announced {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            struct List<'a>(&'a Announced);
+            impl Serialize for List<'_> {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    let mut seq = serializer.serialize_seq(self.0.len)?;
+                    (0..self.0.real).try_for_each(|i| seq.serialize_element(&i))?;
+                    seq.end()
+                }
+            }
+            let mut map = serializer.serialize_map(self.len)?;
+            map.serialize_entry("list", &List(self))?;
+            (0..self.real).try_for_each(|i| map.serialize_entry(&i, &List(self)))?;
+            map.end()
+        }
+    }
+
+    #[test]
+    fn a_count_is_right_whatever_was_announced() {
+        for real in [0, 1, 127, 128, 300] {
+            let mut rows = Vec::new();
+            for len in [None, Some(0), Some(1), Some(127), Some(128), Some(20_000), Some(usize::MAX)] {
+                let mut row = Vec::new();
+                encode(&Announced { len, real }, &mut row).unwrap();
+                assert_eq!(validate(&row), Ok(()), "{len:?} for {real}");
+                rows.push(row);
+            }
+            rows.dedup();
+            assert_eq!(rows.len(), 1, "{real}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_record_is_refused_and_leaves_the_buffer_as_it_was() {
+        use EncodeError::*;
+        struct Twice(u32);
+        impl Serialize for Twice {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map((0..self.0).map(|i| (i.to_string(), i)).chain([("0".to_owned(), 1)]))
+            }
+        }
+        fn refused<T: Serialize>(value: T) -> EncodeError {
+            let mut out = vec![1, 2, 3];
+            let error = encode(&value, &mut out).unwrap_err();
+            assert_eq!(out, [1, 2, 3]);
+            assert!(!error.to_string().is_empty());
+            error
+        }
+        use std::collections::BTreeMap as Map;
+        for count in [1, 15, 16, 17, 200] {
+            assert_eq!(refused(Twice(count)), DuplicateField("0".to_owned()));
+            assert_eq!(refused(Map::from([("a", [Twice(count)])])), DuplicateField("0".to_owned()));
+        }
+        assert_eq!(refused(7), NotADict("int"));
+        assert_eq!(refused("x"), NotADict("str"));
+        assert_eq!(refused([1]), NotADict("list"));
+        assert_eq!(refused(()), NotADict("null"));
+        assert_eq!(refused(None::<Record>), NotADict("null"));
+        assert_eq!(refused(Map::from([("a", u128::MAX)])), IntOutOfRange);
+        assert_eq!(refused(Map::from([("a", i128::MIN)])), IntOutOfRange);
+        assert_eq!(refused(Map::from([("a", Map::from([((1, 2), 3)]))])), KeyNotString);
+        assert_eq!(refused(Map::from([("x".repeat(NAME_BYTES_MAX + 1), 1)])), NameTooLong);
+        assert!(encode(&Map::from([("x".repeat(NAME_BYTES_MAX), 1)]), &mut Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn a_row_of_the_most_bytes_is_written_and_one_byte_more_refused() {
+        // The count, a name of one byte with its length, the tag, and the length of the text.
+        let around = 1 + 2 + 1 + 4;
+        let mut record = Record::from([("a", "x".repeat(ROW_BYTES_MAX - around))]);
+        let mut row = Vec::new();
+        encode_record(&record, &mut row).unwrap();
+        assert_eq!((row.len(), validate(&row)), (ROW_BYTES_MAX, Ok(())));
+        if let Some(Value::Str(text)) = record.get_mut("a") {
+            text.push('x');
+        }
+        row.clear();
+        assert_eq!(encode_record(&record, &mut row), Err(EncodeError::TooLarge(ROW_BYTES_MAX + 1)));
+        assert!(row.is_empty());
+    }
+
+    #[test]
+    fn containers_may_be_100_deep_and_not_101() {
+        on_a_small_stack(|| {
+            for depth in [DEPTH_MAX - 1, DEPTH_MAX] {
+                for record in nested_records(depth) {
+                    let mut row = Vec::new();
+                    encode_record(&record, &mut row).unwrap();
+                    assert_eq!(decode_record(&row), Ok(record));
+                }
+            }
+            for record in nested_records(DEPTH_MAX + 1) {
+                assert_eq!(encode_record(&record, &mut Vec::new()), Err(EncodeError::TooDeep));
+            }
+        });
+    }
+}

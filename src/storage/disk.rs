@@ -1,0 +1,212 @@
+//! The file system of the operating system.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use tempfile::TempPath;
+
+use super::{DirEntry, ReadFile, Storage, WriteFile};
+
+/// The files of the operating system.
+///
+/// ```
+/// use dictdb::{DiskStorage, Storage};
+/// let here = DiskStorage.list(std::path::Path::new("."))?;
+/// assert!(here.iter().all(|entry| entry.name != ".."));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskStorage;
+
+impl Storage for DiskStorage {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(or_current(dir))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(or_current(dir))? {
+            let entry = entry?;
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                // Removed since the directory was read: then it is not in the directory.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let is_file = metadata.is_file();
+            entries.push(DirEntry { name: entry.file_name(), len: if is_file { metadata.len() } else { 0 }, is_file });
+        }
+        Ok(entries)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        // Before it is opened, for opening a pipe waits for its writer; and after, for it may be another by then.
+        require_file(&fs::metadata(path)?)?;
+        let file = File::open(path)?;
+        require_file(&file.metadata()?)?;
+        Ok(Box::new(file))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(File::create_new(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    /// `renameat2` where there is one; else a hard link, so that a crash in between leaves the file under both names.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut source = TempPath::try_from_path(from)?;
+        source.disable_cleanup(true); // or it would be removed when the rename fails
+        source.persist_noclobber(to).map_err(|failed| failed.error)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let dir = or_current(dir);
+        if !fs::metadata(dir)?.is_dir() {
+            return Err(ErrorKind::NotADirectory.into());
+        }
+        match sync_names(dir) {
+            Err(error) if cannot_sync_directories(&error) => {
+                warn_not_durable(dir, &error);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}
+
+impl ReadFile for File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}
+
+impl WriteFile for File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+/// `Path::new("backup.bin").parent()` is the empty path, which the operating system does not take for a directory.
+fn or_current(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
+}
+
+fn require_file(metadata: &fs::Metadata) -> io::Result<()> {
+    if metadata.is_file() {
+        Ok(())
+    } else if metadata.is_dir() {
+        Err(ErrorKind::IsADirectory.into())
+    } else {
+        Err(io::Error::new(ErrorKind::InvalidInput, "neither a file nor a directory"))
+    }
+}
+
+#[cfg(unix)]
+fn sync_names(dir: &Path) -> io::Result<()> {
+    let dir = File::open(dir)?;
+    // Once the directory is open, `NotFound` can only mean that the server of a network file system does not know
+    // the operation (SMB: restic #3720); the directory itself was found.
+    dir.sync_all().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => io::Error::new(ErrorKind::Unsupported, error),
+        _ => error,
+    })
+}
+
+#[cfg(not(unix))]
+fn sync_names(_: &Path) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+/// Whether `error` says that directories cannot be synced here, and not that syncing this one failed.
+fn cannot_sync_directories(error: &io::Error) -> bool {
+    const EBADF: i32 = 9; // as PostgreSQL's fsync_fname_ext takes it
+    const ENOTTY: i32 = 25; // F_FULLFSYNC over SMB on macOS
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
+        || (cfg!(unix) && matches!(error.raw_os_error(), Some(EBADF | ENOTTY)))
+}
+
+/// Once in a process: it is the file system that lacks it, so every later call would say the same.
+fn warn_not_durable(dir: &Path, error: &io::Error) {
+    static WARNED: std::sync::Once = std::sync::Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            dir = %dir.display(),
+            %error,
+            "this file system cannot sync a directory: a new file's name may be lost in a crash"
+        );
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn only_a_missing_ability_to_sync_a_directory_is_forgiven() {
+        for (errno, forgiven) in [
+            (5, false),  // EIO
+            (28, false), // ENOSPC
+            (13, false), // EACCES
+            (2, false),  // ENOENT
+            (30, false), // EROFS
+            (22, true),  // EINVAL
+            (9, true),   // EBADF
+            (25, true),  // ENOTTY
+        ] {
+            assert_eq!(cannot_sync_directories(&io::Error::from_raw_os_error(errno)), forgiven, "{errno}");
+        }
+        assert!(cannot_sync_directories(&ErrorKind::Unsupported.into()));
+    }
+
+    #[test]
+    fn the_empty_path_is_the_current_directory() {
+        DiskStorage.create_dir_all(Path::new("")).unwrap();
+        DiskStorage.sync_dir(Path::new("")).unwrap();
+        let names = |dir| DiskStorage.list(Path::new(dir)).unwrap().into_iter().map(|e| e.name).collect::<Vec<_>>();
+        assert_eq!(names(""), names("."));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_listed_as_links_and_never_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        DiskStorage.create(&at("file")).unwrap().write_all(b"123").unwrap();
+        DiskStorage.create_dir_all(&at("dir")).unwrap();
+        for (target, link) in [("file", "to_file"), ("dir", "to_dir"), ("gone", "dangling"), ("loop", "loop")] {
+            std::os::unix::fs::symlink(at(target), at(link)).unwrap();
+        }
+        let files: Vec<_> = DiskStorage.list(dir.path()).unwrap().into_iter().filter(|e| e.is_file).collect();
+        assert_eq!(files, [DirEntry { name: "file".into(), len: 3, is_file: true }]);
+        for link in ["to_file", "to_dir", "dangling", "loop"] {
+            let taken = DiskStorage.create(&at(link)).err().unwrap();
+            assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{link}");
+            let taken = DiskStorage.rename_new(&at("file"), &at(link)).unwrap_err();
+            assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{link}");
+        }
+        assert!(!at("gone").exists());
+        assert!(at("file").exists());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_device_or_a_pipe_does_not_open_as_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [Path::new("/dev/zero"), &pipe] {
+            let refused = DiskStorage.open(path).err().unwrap();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A table's handle for dynamic records, each operation its own commit.
+
+use std::fmt;
+use std::ops::RangeBounds;
+use std::sync::Arc;
+
+use crate::batch::{Upserted, no_table};
+use crate::db::DictDb;
+use crate::definition::TableDefinition;
+use crate::error::{Error, Result};
+use crate::row::{self, EncodeError};
+use crate::value::{Key, Record};
+use crate::view::{Records, TableView, decode_record};
+
+/// One table of a database. Cheap to clone; finds its table by name at each call, so it also serves a table that was
+/// dropped and made again.
+///
+/// ```
+/// use dictdb::{record, DictDb};
+/// let db = DictDb::new();
+/// let users = db.create_table("users", "id")?;
+/// let ann = users.insert(record! { "name": "Ann" })?;      // automatic key
+/// users.update(&ann, record! { "age": 41 })?;              // merges fields
+/// users.upsert(record! { "id": 7, "name": "Bo" })?;        // inserts, or replaces the whole record
+/// assert_eq!(users.len()?, 2);
+/// assert!(users.delete(7)?);
+/// # Ok::<(), dictdb::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Table {
+    db: DictDb,
+    name: Arc<str>,
+}
+
+impl Table {
+    pub(crate) fn new(db: DictDb, name: &str) -> Table {
+        Table { db, name: name.into() }
+    }
+
+    pub(crate) fn db(&self) -> &DictDb {
+        &self.db
+    }
+
+    /// The table's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its primary key and schema.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`] once it was dropped, as every method here.
+    pub fn definition(&self) -> Result<TableDefinition> {
+        let state = self.db.read();
+        state.table(&self.name).map(|table| (**table.definition()).clone()).ok_or_else(|| no_table(&self.name))
+    }
+
+    /// Adds a record. Where its primary key is missing or null, it gets the table's next automatic integer key, one
+    /// above the largest that the table has ever held, as its last field. Gives the key.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateKey`], [`Error::InvalidKey`], [`Error::SchemaViolation`], [`Error::Encode`] (over 100 levels
+    /// deep), [`Error::TooLarge`], [`Error::NoSuchTable`], [`Error::NestedWrite`].
+    pub fn insert(&self, record: impl Into<Record>) -> Result<Key> {
+        with_encoded(&self.name, &record.into(), |row| self.db.write(|batch| batch.insert(&self.name, row)))
+    }
+
+    /// Adds records in one commit, all or none. Gives their keys in order.
+    ///
+    /// # Errors
+    /// As [`insert`](Table::insert); the first record that does not fit stops them all.
+    pub fn insert_many<R: Into<Record>>(&self, records: impl IntoIterator<Item = R>) -> Result<Vec<Key>> {
+        self.db.transaction(|tx| tx.table(&self.name)?.insert_many(records))
+    }
+
+    /// Adds a record, or replaces the whole of the one with its key. (DictDB's `upsert` merges; that is
+    /// [`update`](Table::update) here.) Gives the key, and which it was.
+    ///
+    /// # Errors
+    /// As [`insert`](Table::insert), but for the duplicate.
+    pub fn upsert(&self, record: impl Into<Record>) -> Result<(Key, Upserted)> {
+        with_encoded(&self.name, &record.into(), |row| self.db.write(|batch| batch.upsert(&self.name, row)))
+    }
+
+    /// Merges fields into the record with this key: those that it has are overwritten in place, new ones come last.
+    /// Gives the record as it now is.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRecord`]; [`Error::InvalidKey`] where the changes hold another primary key; else as
+    /// [`insert`](Table::insert).
+    pub fn update(&self, key: impl Into<Key>, changes: impl Into<Record>) -> Result<Record> {
+        let key = key.into();
+        let row = with_encoded(&self.name, &changes.into(), |changes| {
+            self.db.write(|batch| batch.update(&self.name, &key, changes))
+        })?;
+        Ok(decode_record(&row))
+    }
+
+    /// Replaces the whole of the record with the same primary key.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRecord`]; else as [`insert`](Table::insert).
+    pub fn replace(&self, record: impl Into<Record>) -> Result<Key> {
+        with_encoded(&self.name, &record.into(), |row| self.db.write(|batch| batch.replace(&self.name, row)))
+    }
+
+    /// Removes the record with this key; `false`, and no commit, where there is none.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`], [`Error::NestedWrite`], [`Error::Poisoned`].
+    pub fn delete(&self, key: impl Into<Key>) -> Result<bool> {
+        let key = key.into();
+        self.db.write(|batch| batch.delete(&self.name, &key))
+    }
+
+    /// The record with this key.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn get(&self, key: impl Into<Key>) -> Result<Option<Record>> {
+        Ok(self.row(&key.into())?.as_ref().map(decode_record))
+    }
+
+    /// Whether there is a record with this key.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn contains_key(&self, key: impl Into<Key>) -> Result<bool> {
+        Ok(self.row(&key.into())?.is_some())
+    }
+
+    /// How many records there are.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn len(&self) -> Result<usize> {
+        let state = self.db.read();
+        state.table(&self.name).map(|table| table.rows().len()).ok_or_else(|| no_table(&self.name))
+    }
+
+    /// Whether there are none.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// All records in the order of their keys, as they stand now.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn iter(&self) -> Result<Records> {
+        Ok(self.view()?.iter())
+    }
+
+    /// The records whose keys lie in `keys`, in order, as they stand now.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn range<K: Into<Key> + Clone>(&self, keys: impl RangeBounds<K>) -> Result<Records> {
+        Ok(self.view()?.range(keys))
+    }
+
+    /// A frozen view of this table.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn view(&self) -> Result<TableView> {
+        TableView::of(&self.db.read(), &self.name)
+    }
+
+    pub(crate) fn row(&self, key: &Key) -> Result<Option<crate::row::Row>> {
+        let state = self.db.read();
+        state.table(&self.name).map(|table| table.get(key).cloned()).ok_or_else(|| no_table(&self.name))
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Table({:?})", self.name)
+    }
+}
+
+pub(crate) fn encode_error(table: &str, error: EncodeError) -> Error {
+    match error {
+        EncodeError::TooLarge(bytes) => {
+            Error::TooLarge { what: "a record", bytes: bytes as u64, limit: crate::limits::ROW_BYTES_MAX as u64 }
+        }
+        other => Error::Encode { table: table.to_owned(), problem: other.to_string() },
+    }
+}
+
+thread_local!(static SCRATCH: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) });
+
+/// Runs `write` with a scratch buffer of this thread, which `encode` fills first. No lock is held while it encodes.
+pub(crate) fn with_scratch<T>(
+    encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    write: impl FnOnce(&[u8]) -> Result<T>,
+) -> Result<T> {
+    // Taken, not borrowed: a `Serialize` that itself writes a record finds an empty one.
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let result = encode(&mut scratch).and_then(|()| write(&scratch));
+    if scratch.capacity() <= 1 << 20 {
+        SCRATCH.set(scratch);
+    }
+    result
+}
+
+pub(crate) fn with_encoded<T>(table: &str, record: &Record, write: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    with_scratch(|out| row::encode_record(record, out).map_err(|e| encode_error(table, e)), write)
+}

@@ -1,0 +1,314 @@
+//! Reading: a frozen view of all tables, of one table, and iterators over it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use serde::de::DeserializeOwned;
+
+use crate::batch::no_table;
+use crate::definition::TableDefinition;
+use crate::error::{Error, Result};
+use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
+use crate::row::{self, Row};
+use crate::state::{State, TableState};
+use crate::value::{Key, Record};
+
+/// All tables as they stood at one seq. Later writes do not show, and holding one never blocks a writer.
+///
+/// Taking one copies a few pointers, whatever the database holds; reading it takes no lock. While it lives, a writer
+/// copies each tree node (not each record) that it changes for the first time.
+///
+/// ```
+/// use dictdb::{record, DictDb};
+/// let db = DictDb::new();
+/// let users = db.create_table("users", "id")?;
+/// users.insert(record! { "id": 1, "name": "Ann" })?;
+/// let before = db.snapshot();
+/// users.delete(1)?;
+/// assert_eq!(before.table("users")?.len(), 1);
+/// assert_eq!(users.len()?, 0);
+/// # Ok::<(), dictdb::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Snapshot {
+    state: State,
+}
+
+impl Snapshot {
+    pub(crate) fn new(state: State) -> Snapshot {
+        Snapshot { state }
+    }
+
+    /// The newest commit that this view shows.
+    pub fn seq(&self) -> Seq {
+        self.state.seq
+    }
+
+    /// The time of that commit; the epoch where there is none.
+    pub fn time(&self) -> Timestamp {
+        self.state.time
+    }
+
+    /// The history that it belongs to.
+    pub fn lineage(&self) -> Lineage {
+        self.state.identity.lineage
+    }
+
+    /// The digest of all that it shows; a few hundred nanoseconds a table.
+    pub fn digest(&self) -> Digest {
+        self.state.digest()
+    }
+
+    /// Lineage, seq and digest in one.
+    pub fn point(&self) -> Point {
+        self.state.point()
+    }
+
+    /// The names of all tables, in order.
+    pub fn table_names(&self) -> Vec<String> {
+        self.state.tables().map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// One table.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn table(&self, name: &str) -> Result<TableView> {
+        TableView::of(&self.state, name)
+    }
+
+    /// Records in all tables.
+    pub fn record_count(&self) -> u64 {
+        self.state.record_count()
+    }
+
+    /// Bytes of all encoded records.
+    pub fn record_bytes(&self) -> u64 {
+        self.state.row_bytes()
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Snapshot({}, {} tables, {} records)", self.point(), self.state.tables().len(), self.record_count())
+    }
+}
+
+/// One table as it stood at one seq.
+#[derive(Clone)]
+pub struct TableView {
+    name: Arc<str>,
+    table: TableState,
+}
+
+impl TableView {
+    pub(crate) fn of(state: &State, name: &str) -> Result<TableView> {
+        let table = state.table(name).ok_or_else(|| no_table(name))?;
+        Ok(TableView { name: name.into(), table: table.clone() })
+    }
+
+    /// The table's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its primary key and schema.
+    pub fn definition(&self) -> &TableDefinition {
+        self.table.definition()
+    }
+
+    /// The record with this key. Decodes it: cost grows with the record, not with the table.
+    pub fn get(&self, key: impl Into<Key>) -> Option<Record> {
+        self.table.get(&key.into()).map(decode_record)
+    }
+
+    /// The record with this key, as a type.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] where the record does not fit the type.
+    pub fn get_as<T: DeserializeOwned>(&self, key: impl Into<Key>) -> Result<Option<T>> {
+        let key = key.into();
+        self.table.get(&key).map(|row| decode_as(&self.name, &key, row)).transpose()
+    }
+
+    /// Whether there is a record with this key.
+    pub fn contains_key(&self, key: impl Into<Key>) -> bool {
+        self.table.get(&key.into()).is_some()
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.table.rows().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All records in the order of their keys: integers ascending, then strings by their bytes.
+    pub fn iter(&self) -> Records {
+        self.range::<Key>(..)
+    }
+
+    /// The records whose keys lie in `keys`, in order.
+    ///
+    /// ```
+    /// use dictdb::{record, DictDb};
+    /// let db = DictDb::new();
+    /// let t = db.create_table("t", "id")?;
+    /// for id in 0..10 {
+    ///     t.insert(record! { "id": id })?;
+    /// }
+    /// let keys: Vec<String> = t.view()?.range(3..=5).map(|(key, _)| key.to_string()).collect();
+    /// assert_eq!(keys, ["3", "4", "5"]);
+    /// # Ok::<(), dictdb::Error>(())
+    /// ```
+    pub fn range<K: Into<Key> + Clone>(&self, keys: impl RangeBounds<K>) -> Records {
+        Records(Rows::new(&self.table, keys))
+    }
+
+    /// The same, each record as a type.
+    pub fn range_as<K: Into<Key> + Clone, T: DeserializeOwned>(&self, keys: impl RangeBounds<K>) -> RecordsAs<T> {
+        RecordsAs { name: self.name.clone(), rows: Rows::new(&self.table, keys), as_type: PhantomData }
+    }
+}
+
+impl fmt::Debug for TableView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TableView({:?}, {} records)", self.name, self.len())
+    }
+}
+
+/// Rows in memory were checked when they came in.
+pub(crate) fn decode_record(row: &Row) -> Record {
+    match row::decode_record(row.as_bytes()) {
+        Ok(record) => record,
+        Err(malformed) => unreachable!("a row in memory is valid: {malformed:?}"),
+    }
+}
+
+pub(crate) fn decode_as<T: DeserializeOwned>(table: &str, key: &Key, row: &Row) -> Result<T> {
+    row::decode(row.as_bytes()).map_err(|error| Error::Decode {
+        table: table.to_owned(),
+        key: key.clone(),
+        problem: error.to_string(),
+    })
+}
+
+/// How many rows are fetched from the tree at a time.
+const FETCH: usize = 128;
+
+/// An owning iterator over the rows of a frozen table: fetches a few rows at a time from either end.
+#[derive(Clone)]
+struct Rows {
+    rows: OrdMap<Key, Row>,
+    front: Bound<Key>,
+    back: Bound<Key>,
+    front_rows: VecDeque<(Key, Row)>,
+    back_rows: VecDeque<(Key, Row)>,
+}
+
+impl Rows {
+    fn new<K: Into<Key> + Clone>(table: &TableState, keys: impl RangeBounds<K>) -> Rows {
+        let bound = |b: Bound<&K>| b.map(|key| key.clone().into());
+        Rows {
+            rows: table.rows().clone(),
+            front: bound(keys.start_bound()),
+            back: bound(keys.end_bound()),
+            front_rows: VecDeque::new(),
+            back_rows: VecDeque::new(),
+        }
+    }
+
+    /// The tree panics at ranges that end before they begin.
+    fn is_spent(&self) -> bool {
+        match (&self.front, &self.back) {
+            (Bound::Included(a), Bound::Included(b)) => a > b,
+            (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
+            _ => false,
+        }
+    }
+
+    fn next(&mut self) -> Option<(Key, Row)> {
+        if self.front_rows.is_empty() && !self.is_spent() {
+            let range = self.rows.range((self.front.clone(), self.back.clone()));
+            self.front_rows.extend(range.take(FETCH).map(|(key, row)| (key.clone(), row.clone())));
+            if let Some((key, _)) = self.front_rows.back() {
+                self.front = Bound::Excluded(key.clone());
+            }
+        }
+        self.front_rows.pop_front().or_else(|| self.back_rows.pop_front())
+    }
+
+    fn next_back(&mut self) -> Option<(Key, Row)> {
+        if self.back_rows.is_empty() && !self.is_spent() {
+            let range = self.rows.range((self.front.clone(), self.back.clone()));
+            for (key, row) in range.rev().take(FETCH) {
+                self.back_rows.push_front((key.clone(), row.clone()));
+            }
+            if let Some((key, _)) = self.back_rows.front() {
+                self.back = Bound::Excluded(key.clone());
+            }
+        }
+        self.back_rows.pop_back().or_else(|| self.front_rows.pop_back())
+    }
+}
+
+/// Records in key order; see [`TableView::range`]. Sees none of the writes made after it was created.
+#[derive(Clone)]
+pub struct Records(Rows);
+
+impl Iterator for Records {
+    type Item = (Key, Record);
+
+    fn next(&mut self) -> Option<(Key, Record)> {
+        self.0.next().map(|(key, row)| (key, decode_record(&row)))
+    }
+}
+
+impl DoubleEndedIterator for Records {
+    fn next_back(&mut self) -> Option<(Key, Record)> {
+        self.0.next_back().map(|(key, row)| (key, decode_record(&row)))
+    }
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Records")
+    }
+}
+
+/// Records in key order, each as a type; see [`TableView::range_as`].
+#[derive(Clone)]
+pub struct RecordsAs<T> {
+    name: Arc<str>,
+    rows: Rows,
+    as_type: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Iterator for RecordsAs<T> {
+    type Item = Result<(Key, T)>;
+
+    fn next(&mut self) -> Option<Result<(Key, T)>> {
+        let (key, row) = self.rows.next()?;
+        Some(decode_as(&self.name, &key, &row).map(|value| (key, value)))
+    }
+}
+
+impl<T: DeserializeOwned> DoubleEndedIterator for RecordsAs<T> {
+    fn next_back(&mut self) -> Option<Result<(Key, T)>> {
+        let (key, row) = self.rows.next_back()?;
+        Some(decode_as(&self.name, &key, &row).map(|value| (key, value)))
+    }
+}
+
+impl<T> fmt::Debug for RecordsAs<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecordsAs")
+    }
+}
