@@ -27,6 +27,29 @@ pub(crate) struct Batch<'a> {
     mutations: u64,
 }
 
+/// Encoded rows, one behind the other.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Rows {
+    /// What was appended to `bytes` since the last call is a row.
+    pub(crate) fn end_row(&mut self) {
+        self.ends.push(self.bytes.len());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).filter_map(|(start, end)| self.bytes.get(start..*end))
+    }
+}
+
 /// What an upsert did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upserted {
@@ -58,25 +81,52 @@ impl<'a> Batch<'a> {
     }
 
     pub(crate) fn insert(&mut self, table: &str, row: &[u8]) -> Result<Key> {
-        self.check_room(row.len())?;
+        self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let (key, field, row) = keyed(state, table, row)?;
-        if state.get(&key).is_some() {
+        if !state.put_new(&key, Row::new(&row)) {
             return Err(Error::DuplicateKey { table: table.to_owned(), key });
         }
-        self.put(table, key, field, &row)
+        self.log_put(table, field, &row);
+        Ok(key)
+    }
+
+    /// All of the rows or none. What came before in this batch stays.
+    pub(crate) fn insert_all(&mut self, table: &str, rows: &Rows) -> Result<Vec<Key>> {
+        let (frame_bytes, mutations) = (self.frame.len(), self.mutations);
+        let writer = self.writer.clone();
+        let next_key = existing(self.state, table)?.next_key();
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in rows.iter() {
+            match self.insert(table, row) {
+                Ok(key) => keys.push(key),
+                Err(error) => {
+                    let state = existing(self.state, table)?;
+                    for key in &keys {
+                        state.delete(key);
+                    }
+                    state.take_back_keys(next_key);
+                    self.frame.truncate(frame_bytes);
+                    self.mutations = mutations;
+                    self.writer = writer;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(keys)
     }
 
     pub(crate) fn upsert(&mut self, table: &str, row: &[u8]) -> Result<(Key, Upserted)> {
-        self.check_room(row.len())?;
+        self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let (key, field, row) = keyed(state, table, row)?;
-        let done = if state.get(&key).is_some() { Upserted::Replaced } else { Upserted::Inserted };
-        Ok((self.put(table, key, field, &row)?, done))
+        let old = state.put(key.clone(), Row::new(&row));
+        self.log_put(table, field, &row);
+        Ok((key, if old.is_some() { Upserted::Replaced } else { Upserted::Inserted }))
     }
 
     pub(crate) fn replace(&mut self, table: &str, row: &[u8]) -> Result<Key> {
-        self.check_room(row.len())?;
+        self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let primary_key = state.definition().primary_key();
         if let Ok(KeyIn::Missing | KeyIn::Null { .. }) = row::find_key(row, primary_key) {
@@ -87,11 +137,14 @@ impl<'a> Batch<'a> {
         if state.get(&key).is_none() {
             return Err(Error::NoSuchRecord { table: table.to_owned(), key });
         }
-        self.put(table, key, field, &row)
+        state.put(key.clone(), Row::new(&row));
+        self.log_put(table, field, &row);
+        Ok(key)
     }
 
     /// Merges the fields of `changes` into the record; its key must stay.
     pub(crate) fn update(&mut self, table: &str, key: &Key, changes: &[u8]) -> Result<Row> {
+        let room = self.room();
         let state = existing(self.state, table)?;
         let Some(old) = state.get(key) else {
             return Err(Error::NoSuchRecord { table: table.to_owned(), key: key.clone() });
@@ -101,7 +154,7 @@ impl<'a> Batch<'a> {
         if merged.len() > ROW_BYTES_MAX {
             return Err(Error::TooLarge { what: "a record", bytes: merged.len() as u64, limit: ROW_BYTES_MAX as u64 });
         }
-        self.check_room(merged.len())?;
+        room.check(merged.len())?;
         let (new_key, field, merged) = match keyed(state, table, &merged)? {
             (new_key, field, Cow::Borrowed(_)) if new_key == *key => (new_key, field, merged),
             _ => {
@@ -110,18 +163,18 @@ impl<'a> Batch<'a> {
                 return Err(Error::InvalidKey { table: table.to_owned(), field, problem });
             }
         };
-        self.put(table, new_key, field, &merged)?;
-        Ok(Row::new(&merged))
+        let row = Row::new(&merged);
+        state.put(new_key, row.clone());
+        self.log_put(table, field, &merged);
+        Ok(row)
     }
 
     /// Whether there was a record with that key.
     pub(crate) fn delete(&mut self, table: &str, key: &Key) -> Result<bool> {
-        self.check_room(0)?;
-        let Some(state) = self.state.table_mut(table) else { return Err(no_table(table)) };
-        if state.get(key).is_none() {
+        self.room().check(0)?;
+        if existing(self.state, table)?.delete(key).is_none() {
             return Ok(false);
         }
-        state.delete(key);
         self.writer.delete(self.frame, table, key);
         self.mutations = self.mutations.saturating_add(1);
         Ok(true)
@@ -134,7 +187,7 @@ impl<'a> Batch<'a> {
         }
         definition.check().map_err(|problem| Error::InvalidDefinition { table: table.to_owned(), problem })?;
         let schema_bytes = definition.schema_ref().map_or(0, |s| s.fields().map(|(name, _)| name.len() + 8).sum());
-        self.check_room(schema_bytes)?;
+        self.room().check(schema_bytes)?;
         if !self.state.create_table(table, TableState::new(table, definition.clone())) {
             return Err(Error::TableExists { table: table.to_owned() });
         }
@@ -144,7 +197,7 @@ impl<'a> Batch<'a> {
     }
 
     pub(crate) fn drop_table(&mut self, table: &str) -> Result<()> {
-        self.check_room(0)?;
+        self.room().check(0)?;
         if self.state.drop_table(table).is_none() {
             return Err(no_table(table));
         }
@@ -153,16 +206,25 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn put(&mut self, table: &str, key: Key, field: usize, row: &[u8]) -> Result<Key> {
-        let Some(state) = self.state.table_mut(table) else { return Err(no_table(table)) };
+    fn log_put(&mut self, table: &str, field: usize, row: &[u8]) {
         self.writer.put(self.frame, table, field, row);
-        state.put(key.clone(), Row::new(row));
         self.mutations = self.mutations.saturating_add(1);
-        Ok(key)
     }
 
-    fn check_room(&self, bytes: usize) -> Result<()> {
-        let payload = self.frame.len().saturating_sub(self.start).saturating_add(bytes).saturating_add(OVERHEAD_BYTES);
+    fn room(&self) -> Room {
+        Room { used: self.frame.len().saturating_sub(self.start) }
+    }
+}
+
+/// What the frame can still take.
+#[derive(Clone, Copy)]
+struct Room {
+    used: usize,
+}
+
+impl Room {
+    fn check(self, bytes: usize) -> Result<()> {
+        let payload = self.used.saturating_add(bytes).saturating_add(OVERHEAD_BYTES);
         if frame::payload_fits(payload) {
             return Ok(());
         }
@@ -175,8 +237,8 @@ pub(crate) fn no_table(table: &str) -> Error {
     Error::NoSuchTable { table: table.to_owned() }
 }
 
-fn existing<'s>(state: &'s State, table: &str) -> Result<&'s TableState> {
-    state.table(table).ok_or_else(|| no_table(table))
+fn existing<'s>(state: &'s mut State, table: &str) -> Result<&'s mut TableState> {
+    state.table_mut(table).ok_or_else(|| no_table(table))
 }
 
 /// The row's key, or the next automatic one put into it; and the schema's word on the result.

@@ -1,32 +1,103 @@
-//! dictdb
+//! An embeddable document store: tables of records in memory, every change a commit of one log, and checksummed full
+//! and incremental backups of it that restore to exactly what was there, or say why not.
+//!
+//! ```
+//! use dictdb::{BackupManager, DictDb, record, restore};
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path();
+//! let db = DictDb::new();
+//! let users = db.create_table("users", "id")?;
+//! let ann = users.insert(record! { "name": "Ann" })?; // gets an automatic key
+//! users.update(&ann, record! { "age": 30 })?;
+//!
+//! let backup = BackupManager::builder(&db, dir).incremental(true).build()?;
+//! backup.backup_full()?;
+//! users.insert(record! { "id": "bo", "name": "Bo" })?;
+//! backup.backup_delta()?; // or start() a thread that does it every so often
+//! let lost = db.digest();
+//! # drop((backup, users));
+//! drop(db);
+//!
+//! let (db, report) = restore(dir)?;
+//! assert_eq!(db.digest(), lost);
+//! println!("{report}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it keeps
+//!
+//! - A commit is applied whole or not at all: in memory, in every file, in every restore.
+//! - A backup shows one point in time of all tables, and never holds up writers.
+//! - A restored database has the [`Digest`] that the live one had at that [`Seq`]: every record, value, type, field
+//!   order, definition and automatic key. A changed byte in a file is an [`Error::Corrupt`] that names file and offset.
+//! - A backup that fails changes nothing, counts, and is told to the callback; the next one holds all it would have.
+//! - No bytes from outside panic, hang, or take memory out of proportion. There is no unsafe code.
+//!
+//! # What it does not
+//!
+//! - It lives in memory. What was committed after the newest backup is gone with the process.
+//! - One process has a database; any number of its threads may use it.
+//! - No queries beyond keys, ranges and iterators.
+//! - JSON backups hold no NaN or infinity (an error, not a null), and none at all where a crate of the program turns on
+//!   serde_json's `arbitrary_precision` (an error when they are read). The binary format knows neither limit.
+//! - Checksums find accidents, not forgeries. Backups are never deleted, compressed or encrypted.
+//!
+//! # Where to look
+//!
+//! | for | see |
+//! |---|---|
+//! | the database | [`DictDb`], [`Table`], [`TypedTable`], [`Transaction`], [`Snapshot`], [`DictDb::commits_since`] |
+//! | data | [`Record`], [`record!`], [`Value`], [`Key`], [`Schema`] |
+//! | backups | [`BackupManager`], [`list_backups`], [`DictDb::save`] |
+//! | getting it back | [`restore`], [`RestoreOptions`], [`DictDb::load`], [`DictDb::apply_delta`] |
+//! | failures | [`Error`] |
+//! | tests of your own | [`MemoryStorage`], [`Storage`], [`ManualClock`] |
+//!
+//! README.md maps the guide of DictDB for Python to this crate and names the test that shows each guarantee; SPEC.md
+//! has the files byte by byte, and the design.
 
 mod backup;
 mod batch;
 mod clock;
 mod db;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod definition;
 mod error;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod file;
 #[deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 mod limits;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod mutation;
 mod progress;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod ring;
 mod row;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod state;
 mod storage;
 mod table;
 mod transaction;
+mod tree;
 mod typed;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod value;
 mod view;
 mod wire;
 
+/// The examples in README.md compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
+
 pub use backup::{
-    BackupFile, BackupManager, BackupManagerBuilder, BackupReport, BackupStatus, LastBackup, LoadOptions, Notified,
-    Promotion, RestoreOptions, RestoreReport, list_backups, restore,
+    BackupDetails, BackupFile, BackupManager, BackupManagerBuilder, BackupReport, BackupStatus, LastBackup,
+    LoadOptions, Notified, Promotion, RestoreOptions, RestoreReport, list_backups, restore,
 };
 pub use batch::Upserted;
 pub use clock::{Clock, ManualClock, SystemClock};

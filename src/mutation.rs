@@ -81,7 +81,7 @@ pub(crate) enum Event<'a> {
 }
 
 /// Writes the payload of one commit behind what `out` holds already.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct CommitWriter {
     table: Option<String>,
 }

@@ -96,6 +96,12 @@ const FIELD_BYTES_MIN: usize = 2;
 
 const DEPTH: &str = "containers no deeper than 100";
 
+/// How `serde_json` hands a number over where any crate of the program turns its feature `arbitrary_precision` on: as
+/// a struct of this name, which would be stored as a dict. It is refused, for it is other data.
+const HIDDEN_NUMBER: &str = "$serde_json::private::Number";
+const NUMBERS_ARE_HIDDEN: &str = "a number is hidden by serde_json's feature arbitrary_precision, which some crate of \
+                                  this program turns on: build without it, or use the binary format and own types";
+
 // What messages here and in the modules below say in words.
 const _: () = assert!(DEPTH_MAX == 100 && ROW_BYTES_MAX == 256 << 20 && NAME_BYTES_MAX == 64 << 10);
 

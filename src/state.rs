@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
 
 use crate::definition::{FieldType, TableDefinition};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::mutation::{CommitReader, Event};
 use crate::row::{self, Row, Tag};
+use crate::tree::Tree;
 use crate::value::Key;
 use crate::wire::{self, Malformed};
 
@@ -20,7 +20,7 @@ use crate::wire::{self, Malformed};
 #[derive(Clone, Debug)]
 pub(crate) struct TableState {
     definition: Arc<TableDefinition>,
-    rows: OrdMap<Key, Row>,
+    rows: Tree<Key, Row>,
     /// The next automatic key; 2^63 once they are used up.
     next_key: u64,
     rows_digest: Digest,
@@ -39,7 +39,7 @@ impl TableState {
     pub(crate) fn new(name: &str, definition: TableDefinition) -> TableState {
         TableState {
             definition: Arc::new(definition),
-            rows: OrdMap::new(),
+            rows: Tree::new(),
             next_key: FIRST_AUTOMATIC_KEY,
             rows_digest: Digest::EMPTY,
             row_bytes: 0,
@@ -51,7 +51,7 @@ impl TableState {
         &self.definition
     }
 
-    pub(crate) fn rows(&self) -> &OrdMap<Key, Row> {
+    pub(crate) fn rows(&self) -> &Tree<Key, Row> {
         &self.rows
     }
 
@@ -81,21 +81,40 @@ impl TableState {
         sound
     }
 
-    /// Puts a valid row under its key.
+    /// Sets the counter back to where it was before insertions that were undone and that nobody has seen.
+    pub(crate) fn take_back_keys(&mut self, next_key: u64) {
+        self.next_key = next_key;
+    }
+
+    /// Puts a valid row under its key; gives the one that it replaces.
     pub(crate) fn put(&mut self, key: Key, row: Row) -> Option<Row> {
-        if let Key::Int(n) = key
-            && let Ok(n) = u64::try_from(n)
-            && n >= self.next_key
-        {
-            self.next_key = n.saturating_add(1);
-        }
-        self.rows_digest.add(self.row_hash(&row));
-        self.row_bytes = self.row_bytes.saturating_add(row.as_bytes().len() as u64);
+        self.count_in(&key, self.row_hash(&row), row.as_bytes().len() as u64);
         let old = self.rows.insert(key, row);
         if let Some(old) = &old {
             self.forget(old);
         }
         old
+    }
+
+    /// Puts a valid row under a key that has none; `false`, and no change, where it has.
+    pub(crate) fn put_new(&mut self, key: &Key, row: Row) -> bool {
+        let (hash, bytes) = (self.row_hash(&row), row.as_bytes().len() as u64);
+        let vacant = self.rows.insert_new(key.clone(), row).is_none();
+        if vacant {
+            self.count_in(key, hash, bytes);
+        }
+        vacant
+    }
+
+    fn count_in(&mut self, key: &Key, hash: u128, bytes: u64) {
+        if let Key::Int(n) = *key
+            && let Ok(n) = u64::try_from(n)
+            && n >= self.next_key
+        {
+            self.next_key = n.saturating_add(1);
+        }
+        self.rows_digest.add(hash);
+        self.row_bytes = self.row_bytes.saturating_add(bytes);
     }
 
     pub(crate) fn delete(&mut self, key: &Key) -> Option<Row> {
@@ -207,7 +226,7 @@ pub(crate) struct State {
     pub(crate) seq: Seq,
     /// Time of the newest commit.
     pub(crate) time: Timestamp,
-    tables: OrdMap<Arc<str>, TableState>,
+    tables: Tree<Arc<str>, TableState>,
 }
 
 /// Why a commit does not apply to a state: nothing that this program wrote, if the checksums are to be believed.
@@ -234,7 +253,7 @@ pub(crate) struct Applied {
 impl State {
     /// The empty database at the beginning of a history.
     pub(crate) fn empty(identity: Identity) -> State {
-        State { identity, seq: identity.origin(), time: Timestamp::default(), tables: OrdMap::new() }
+        State { identity, seq: identity.origin(), time: Timestamp::default(), tables: Tree::new() }
     }
 
     pub(crate) fn table(&self, name: &str) -> Option<&TableState> {
@@ -246,8 +265,12 @@ impl State {
     }
 
     /// In the order of their names.
-    pub(crate) fn tables(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &TableState)> {
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (&Arc<str>, &TableState)> {
         self.tables.iter()
+    }
+
+    pub(crate) fn table_count(&self) -> usize {
+        self.tables.len()
     }
 
     /// `false`, and no change, where a table of that name exists.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use crate::batch::{Upserted, no_table};
+use crate::batch::{Rows, Upserted, no_table};
 use crate::db::DictDb;
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
@@ -70,7 +70,8 @@ impl Table {
     /// # Errors
     /// As [`insert`](Table::insert); the first record that does not fit stops them all.
     pub fn insert_many<R: Into<Record>>(&self, records: impl IntoIterator<Item = R>) -> Result<Vec<Key>> {
-        self.db.transaction(|tx| tx.table(&self.name)?.insert_many(records))
+        let records = records.into_iter().map(Into::into);
+        insert_many(&self.db, &self.name, records, |record: Record, out| row::encode_record(&record, out))
     }
 
     /// Adds a record, or replaces the whole of the one with its key. (DictDB's `upsert` merges; that is
@@ -113,7 +114,7 @@ impl Table {
         self.db.write(|batch| batch.delete(&self.name, &key))
     }
 
-    /// The record with this key.
+    /// The record with this key. Decodes it, outside every lock: the cost grows with the record, not with the table.
     ///
     /// # Errors
     /// [`Error::NoSuchTable`].
@@ -129,7 +130,7 @@ impl Table {
         Ok(self.row(&key.into())?.is_some())
     }
 
-    /// How many records there are.
+    /// How many records there are, in constant time.
     ///
     /// # Errors
     /// [`Error::NoSuchTable`].
@@ -146,7 +147,8 @@ impl Table {
         Ok(self.len()? == 0)
     }
 
-    /// All records in the order of their keys, as they stand now.
+    /// All records in the order of their keys (integers, then strings by their bytes), as they stand now. Works on a
+    /// frozen view, so it holds no lock, and decodes each record as it comes to it.
     ///
     /// # Errors
     /// [`Error::NoSuchTable`].
@@ -162,7 +164,7 @@ impl Table {
         Ok(self.view()?.range(keys))
     }
 
-    /// A frozen view of this table.
+    /// A frozen view of this table, in constant time.
     ///
     /// # Errors
     /// [`Error::NoSuchTable`].
@@ -188,6 +190,28 @@ pub(crate) fn encode_error(table: &str, error: EncodeError) -> Error {
             Error::TooLarge { what: "a record", bytes: bytes as u64, limit: crate::limits::ROW_BYTES_MAX as u64 }
         }
         other => Error::Encode { table: table.to_owned(), problem: other.to_string() },
+    }
+}
+
+/// Rows inserted under the lock that readers share; more are inserted into a copy, so that readers do not wait.
+const ROWS_IN_PLACE_MAX: usize = 4_096;
+
+/// Encodes all values, without a lock, then inserts them in one commit.
+pub(crate) fn insert_many<V>(
+    db: &DictDb,
+    table: &str,
+    values: impl Iterator<Item = V>,
+    mut encode: impl FnMut(V, &mut Vec<u8>) -> Result<(), EncodeError>,
+) -> Result<Vec<Key>> {
+    let mut rows = Rows::default();
+    for value in values {
+        encode(value, &mut rows.bytes).map_err(|error| encode_error(table, error))?;
+        rows.end_row();
+    }
+    if rows.len() <= ROWS_IN_PLACE_MAX {
+        db.write(|batch| batch.insert_all(table, &rows))
+    } else {
+        db.transaction_batch(|batch| batch.insert_all(table, &rows))
     }
 }
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::batch::Upserted;
 use crate::error::Result;
 use crate::row;
-use crate::table::{Table, encode_error, with_scratch};
+use crate::table::{Table, encode_error, insert_many, with_scratch};
 use crate::value::Key;
 use crate::view::{RecordsAs, decode_as};
 
@@ -98,7 +98,7 @@ impl<T: Serialize> TypedTable<T> {
     where
         T: 'v,
     {
-        self.table.db().transaction(|tx| tx.typed::<T>(self.table.name())?.insert_many(values))
+        insert_many(self.table.db(), self.table.name(), values.into_iter(), row::encode)
     }
 
     /// Adds a record or replaces the whole of the one with its key; see [`Table::upsert`].

@@ -6,7 +6,6 @@ use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use serde::de::DeserializeOwned;
 
 use crate::batch::no_table;
@@ -15,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::row::{self, Row};
 use crate::state::{State, TableState};
+use crate::tree::Tree;
 use crate::value::{Key, Record};
 
 /// All tables as they stood at one seq. Later writes do not show, and holding one never blocks a writer.
@@ -94,7 +94,7 @@ impl Snapshot {
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Snapshot({}, {} tables, {} records)", self.point(), self.state.tables().len(), self.record_count())
+        write!(f, "Snapshot({}, {} tables, {} records)", self.point(), self.state.table_count(), self.record_count())
     }
 }
 
@@ -206,7 +206,7 @@ const FETCH: usize = 128;
 /// An owning iterator over the rows of a frozen table: fetches a few rows at a time from either end.
 #[derive(Clone)]
 struct Rows {
-    rows: OrdMap<Key, Row>,
+    rows: Tree<Key, Row>,
     front: Bound<Key>,
     back: Bound<Key>,
     front_rows: VecDeque<(Key, Row)>,
@@ -225,19 +225,28 @@ impl Rows {
         }
     }
 
-    /// The tree panics at ranges that end before they begin.
-    fn is_spent(&self) -> bool {
-        match (&self.front, &self.back) {
-            (Bound::Included(a), Bound::Included(b)) => a > b,
-            (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
-            _ => false,
+    /// Whether a key lies before the end of what is left, or behind its beginning.
+    fn is_before_back(&self, key: &Key) -> bool {
+        match &self.back {
+            Bound::Unbounded => true,
+            Bound::Included(back) => key <= back,
+            Bound::Excluded(back) => key < back,
+        }
+    }
+
+    fn is_behind_front(&self, key: &Key) -> bool {
+        match &self.front {
+            Bound::Unbounded => true,
+            Bound::Included(front) => key >= front,
+            Bound::Excluded(front) => key > front,
         }
     }
 
     fn next(&mut self) -> Option<(Key, Row)> {
-        if self.front_rows.is_empty() && !self.is_spent() {
-            let range = self.rows.range((self.front.clone(), self.back.clone()));
-            self.front_rows.extend(range.take(FETCH).map(|(key, row)| (key.clone(), row.clone())));
+        if self.front_rows.is_empty() {
+            let from = self.rows.iter_from(self.front.as_ref());
+            let rows = from.take_while(|(key, _)| self.is_before_back(key)).take(FETCH);
+            self.front_rows = rows.map(|(key, row)| (key.clone(), row.clone())).collect();
             if let Some((key, _)) = self.front_rows.back() {
                 self.front = Bound::Excluded(key.clone());
             }
@@ -246,11 +255,11 @@ impl Rows {
     }
 
     fn next_back(&mut self) -> Option<(Key, Row)> {
-        if self.back_rows.is_empty() && !self.is_spent() {
-            let range = self.rows.range((self.front.clone(), self.back.clone()));
-            for (key, row) in range.rev().take(FETCH) {
-                self.back_rows.push_front((key.clone(), row.clone()));
-            }
+        if self.back_rows.is_empty() {
+            let from = self.rows.iter_back_from(self.back.as_ref());
+            let rows = from.take_while(|(key, _)| self.is_behind_front(key)).take(FETCH);
+            self.back_rows = rows.map(|(key, row)| (key.clone(), row.clone())).collect();
+            self.back_rows.make_contiguous().reverse();
             if let Some((key, _)) = self.back_rows.front() {
                 self.back = Bound::Excluded(key.clone());
             }

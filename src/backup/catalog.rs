@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::file::name::{BackupFormat, BackupKind, BackupName, Stamp};
-use crate::file::{self, Summary, SummaryHistory};
+use crate::file::{self, Summary, SummaryHistory, Trust};
 use crate::history::{Lineage, Point, Timestamp};
 use crate::storage::{DiskStorage, Storage};
 
@@ -35,11 +35,12 @@ pub(crate) fn names(storage: &dyn Storage, dir: &Path) -> Result<Vec<BackupName>
 
 impl Catalog {
     /// Reads the beginning and the end of every backup in the directory.
-    pub(crate) fn read(storage: &dyn Storage, dir: &Path) -> Result<Catalog> {
+    pub(crate) fn read(storage: &dyn Storage, dir: &Path, trust: Trust) -> Result<Catalog> {
         let names = names(storage, dir)?;
         let entries = names.into_iter().map(|name| {
             let path = dir.join(name.file_name());
-            let found = file::inspect(storage, &path, name.kind).and_then(|summary| agrees(&path, &name, summary));
+            let found =
+                file::inspect(storage, &path, name.kind, trust).and_then(|summary| agrees(&path, &name, summary));
             Entry { path, name, found }
         });
         Ok(Catalog { entries: entries.collect() })
@@ -63,7 +64,8 @@ impl Catalog {
             }
             deltas = deltas.saturating_add(1);
             let base = link.history()?.base?;
-            if base == Point::empty(point.lineage) && link.history()?.parent.is_none() {
+            // The root's own lineage: a restored database may have gone on with the chain under another.
+            if base == Point::empty(end.lineage) && link.history()?.parent.is_none() {
                 break;
             }
             // Every step goes to an older stamp, so this ends.
@@ -169,7 +171,7 @@ pub struct BackupDetails {
 /// # Errors
 /// [`Error::Io`] where the directory cannot be listed; what is wrong with a file stands in its entry.
 pub fn list_backups(dir: impl AsRef<Path>) -> Result<Vec<BackupFile>> {
-    let catalog = Catalog::read(&DiskStorage, dir.as_ref())?;
+    let catalog = Catalog::read(&DiskStorage, dir.as_ref(), Trust::default())?;
     let file = |entry: Entry| BackupFile {
         path: entry.path,
         kind: entry.name.kind,

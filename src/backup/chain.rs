@@ -9,7 +9,7 @@ use crate::db::{self, DictDb};
 use crate::error::{Error, Result};
 use crate::file::name::{BackupFormat, BackupKind, BackupName, Stamp};
 use crate::file::sink::{Existing, Sink, publish};
-use crate::file::{self, Made, Origin};
+use crate::file::{self, Made, Origin, Trust};
 use crate::history::{Lineage, Point, Seq, Timestamp};
 use crate::progress::{ProgressFn, Stage, Watch};
 use crate::ring::{RingSlice, Unserved};
@@ -44,6 +44,8 @@ pub(crate) struct Chain {
     newest: Option<Point>,
     /// The newest stamp given or seen.
     stamp: Option<Stamp>,
+    /// The newest stamp among the files that `tip` and `newest` speak of.
+    known: Option<Stamp>,
 }
 
 /// How a delta can be made now.
@@ -55,14 +57,21 @@ struct Join {
 impl Chain {
     /// Finds out what the directory holds already.
     pub(crate) fn open(storage: &dyn Storage, dir: &std::path::Path) -> Result<Chain> {
-        let catalog = Catalog::read(storage, dir)?;
+        let mut catalog = Catalog::read(storage, dir, Trust::default())?;
+        if let Some(newest) = catalog.entries.last_mut()
+            && let Ok(summary) = &newest.found
+            && let Err(error) = file::check_summary(storage, &newest.path, summary, Trust::default())
+        {
+            // No delta joins onto a file that says where it leads and is damaged.
+            newest.found = Err(error);
+        }
         let newest = catalog.entries.iter().rev().find_map(|entry| match (&entry.found, entry.history()) {
             (Ok(_), Some(history)) => Some(history.end),
             (Ok(_), None) => Some(Point::empty(Lineage::DICTDB_1_11)),
             _ => None,
         });
         let stamp = catalog.entries.last().map(|entry| entry.name.stamp);
-        Ok(Chain { tip: catalog.tip(), newest, stamp })
+        Ok(Chain { tip: catalog.tip(), newest, stamp, known: stamp })
     }
 
     /// The checkpoint as far as it lies in the history of `state`: commits up to here are covered.
@@ -93,7 +102,14 @@ impl Chain {
     ) -> Result<BackupReport> {
         let started = db.clock().monotonic();
         let names = catalog::names(&*settings.storage, &settings.dir)?;
-        self.stamp = self.stamp.max(names.last().map(|name| name.stamp));
+        let newest = names.last().map(|name| name.stamp);
+        if newest > self.known {
+            // Written by another manager; or by this one, in a backup that failed behind its rename and could not take
+            // the file back. Restore will build on it, so the chain has to.
+            let stamp = self.stamp;
+            *self = Chain::open(&*settings.storage, &settings.dir)?;
+            self.stamp = self.stamp.max(stamp);
+        }
         let join = self.join(settings, db, state, &names);
         let too_long = settings.incremental && self.deltas(state) >= settings.max_deltas_before_full;
         let wants_delta = match wanted {
@@ -101,9 +117,11 @@ impl Chain {
             Wanted::Delta => true,
             Wanted::Usual => settings.incremental && !too_long,
         };
+        // Only an incremental manager has older deltas that a bridge could carry on.
+        let bridges = settings.incremental && self.checkpoint(state).is_some();
         let (promoted, bridge) = match join {
             Ok(join) if wants_delta => return self.delta(settings, db, state, &join, started),
-            Ok(join) => (None, Some(join)),
+            Ok(join) => (None, bridges.then_some(join)),
             Err(why) if wants_delta => {
                 tracing::warn!(dir = %settings.dir.display(), "a delta backup becomes a full one, as {why}");
                 (Some(why), None)
@@ -111,8 +129,7 @@ impl Chain {
             Err(_) => (None, None),
         };
         let mut report = self.full(settings, db, state, promoted, started)?;
-        // Only an incremental manager's older full backups have deltas that the bridge could carry on.
-        if let Some(join) = bridge.filter(|join| settings.incremental && join.slice.last > join.base.seq) {
+        if let Some(join) = bridge.filter(|join| join.slice.last > join.base.seq) {
             match self.write_delta(settings, db, state, &join) {
                 Ok((_, path, ..)) => report.bridge = Some(path),
                 Err(failure) => {
@@ -212,6 +229,7 @@ impl Chain {
         let path = settings.dir.join(name.file_name());
         let origin = Origin { base, created: Timestamp::from_micros(created) };
         let (made, bytes) = publish(&*settings.storage, &path, Existing::Refuse, |sink| fill(sink, &origin, &path))?;
+        self.known = self.stamp;
         Ok((name, path, made, bytes))
     }
 

@@ -65,6 +65,8 @@ struct Inner {
 struct Timing {
     schedule: Schedule,
     running: bool,
+    /// Raised by every start and stop: a thread that was stopped ends, though another one was started meanwhile.
+    generation: u64,
 }
 
 /// The manager's own record of how it is doing.
@@ -129,7 +131,8 @@ impl BackupManagerBuilder {
         self
     }
 
-    /// Called as backups proceed; `Break` ends the one at hand with [`Error::Cancelled`] and leaves nothing of it.
+    /// Called as backups proceed; `Break` ends the one at hand with [`Error::Cancelled`] and leaves nothing of it. A
+    /// panic in it is logged, and the backup goes on.
     pub fn on_progress(mut self, callback: impl Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync + 'static) -> Self {
         self.progress = Some(Box::new(callback));
         self
@@ -160,7 +163,7 @@ impl BackupManagerBuilder {
             format: self.file_format,
             incremental: self.incremental,
             max_deltas_before_full: self.max_deltas_before_full,
-            progress: self.progress,
+            progress: self.progress.map(unpanicking),
             storage: self.storage,
         };
         let schedule = Schedule::new(self.backup_interval, self.min_backup_interval);
@@ -169,7 +172,7 @@ impl BackupManagerBuilder {
             settings,
             on_failure: self.on_failure,
             chain: Mutex::new(chain),
-            timing: Mutex::new(Timing { schedule, running: false }),
+            timing: Mutex::new(Timing { schedule, running: false, generation: 0 }),
             changed: Condvar::new(),
             record: Mutex::new(record),
         };
@@ -179,7 +182,15 @@ impl BackupManagerBuilder {
 
 impl fmt::Debug for BackupManagerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BackupManagerBuilder").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("BackupManagerBuilder")
+            .field("dir", &self.dir)
+            .field("backup_interval", &self.backup_interval)
+            .field("file_format", &self.file_format)
+            .field("min_backup_interval", &self.min_backup_interval)
+            .field("on_backup_failure", &self.on_failure.is_some())
+            .field("incremental", &self.incremental)
+            .field("max_deltas_before_full", &self.max_deltas_before_full)
+            .finish_non_exhaustive()
     }
 }
 
@@ -219,18 +230,15 @@ impl BackupManager {
         if timing.running {
             return Ok(());
         }
-        if let Some(ended) = thread.take() {
-            // stop() from inside a callback could not wait for it; it holds no lock that is held here for long.
-            drop(timing);
-            let _ = ended.join();
-            timing = lock(&self.inner.timing);
-        }
+        let generation = timing.generation.wrapping_add(1);
         let inner = self.inner.clone();
-        let spawned = std::thread::Builder::new().name("dictdb-backup".to_owned()).spawn(move || inner.run());
+        let spawned = std::thread::Builder::new().name("dictdb-backup".to_owned()).spawn(move || inner.run(generation));
         let handle = spawned.map_err(Error::io("start the backup thread for", &self.inner.settings.dir))?;
+        // One that stop() was called from inside of ends by itself.
         *thread = Some(handle);
         timing.schedule.start(self.inner.now());
         timing.running = true;
+        timing.generation = generation;
         drop(timing);
         self.inner.changed.notify_all();
         Ok(())
@@ -243,21 +251,22 @@ impl BackupManager {
     /// # Errors
     /// As [`backup_now`](Self::backup_now), of the pending change's backup.
     pub fn stop(&self) -> Result<Option<BackupReport>> {
-        let mut thread = lock(&self.thread);
-        let pending = {
+        let (thread, pending) = {
+            let mut thread = lock(&self.thread);
             let mut timing = lock(&self.inner.timing);
             timing.running = false;
-            timing.schedule.stop()
+            timing.generation = timing.generation.wrapping_add(1);
+            (thread.take(), timing.schedule.stop())
         };
         self.inner.changed.notify_all();
-        if let Some(handle) = thread.take() {
+        if let Some(handle) = thread {
+            // No lock is held: a callback on that thread may be calling start() or stop() itself.
             if handle.thread().id() == std::thread::current().id() {
-                *thread = Some(handle);
+                lock(&self.thread).get_or_insert(handle);
             } else if handle.join().is_err() {
                 tracing::error!("the backup thread ended with a panic");
             }
         }
-        drop(thread);
         match pending {
             Some(cause) => self.inner.automatic(cause),
             None => Ok(None),
@@ -275,8 +284,8 @@ impl BackupManager {
         self.inner.attempt(Cause::Manual, Wanted::Usual).and_then(some)
     }
 
-    /// Makes a full backup now. In an incremental manager a delta leads over to it from the chain before; see
-    /// [`BackupReport::bridge`].
+    /// Makes a full backup now: writes and syncs the whole state as it stands, while writers go on. In an incremental
+    /// manager a delta leads over to it from the chain before; see [`BackupReport::bridge`].
     ///
     /// # Errors
     /// As [`backup_now`](Self::backup_now).
@@ -284,8 +293,9 @@ impl BackupManager {
         self.inner.attempt(Cause::Manual, Wanted::Full).and_then(some)
     }
 
-    /// Makes a delta backup now, also in a manager that is not incremental; or a full one where no delta could be
-    /// restored from: see [`BackupReport::promoted`].
+    /// Makes a delta backup now, also in a manager that is not incremental: writes and syncs what was committed since
+    /// the last backup, so the cost grows with that and not with the database. A full one is made where no delta could
+    /// be restored from: see [`BackupReport::promoted`].
     ///
     /// # Errors
     /// As [`backup_now`](Self::backup_now).
@@ -369,6 +379,16 @@ impl fmt::Debug for BackupManager {
     }
 }
 
+/// A backup that people rely on does not end, nor the thread that makes it, because of a broken progress bar.
+fn unpanicking(callback: Box<ProgressFn>) -> Box<ProgressFn> {
+    Box::new(move |progress| {
+        catch_unwind(AssertUnwindSafe(|| callback(progress))).unwrap_or_else(|_| {
+            tracing::error!("on_progress panicked; the backup goes on");
+            ControlFlow::Continue(())
+        })
+    })
+}
+
 fn some(report: Option<BackupReport>) -> Result<BackupReport> {
     match report {
         Some(report) => Ok(report),
@@ -387,9 +407,9 @@ impl Inner {
     }
 
     /// The thread: asks the schedule what is due, and does it, until it is told to stop.
-    fn run(&self) {
+    fn run(&self, generation: u64) {
         let mut timing = lock(&self.timing);
-        while timing.running {
+        while timing.running && timing.generation == generation {
             let now = self.now();
             match timing.schedule.next(now) {
                 Step::Backup(cause) => {
@@ -431,15 +451,22 @@ impl Inner {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         };
-        if let Err(error) = &outcome
-            && !matches!(error, Error::Cancelled)
-        {
-            self.tell_failure(error);
-        }
-        outcome
+        outcome.map_err(|(error, failures)| {
+            if !matches!(error, Error::Cancelled) {
+                self.tell_failure(&error, failures);
+            }
+            error
+        })
     }
 
-    fn make(&self, chain: &mut Chain, state: &State, cause: Cause, wanted: Wanted) -> Result<Option<BackupReport>> {
+    /// On failure also how many there have been in a row, this one included.
+    fn make(
+        &self,
+        chain: &mut Chain,
+        state: &State,
+        cause: Cause,
+        wanted: Wanted,
+    ) -> Result<Option<BackupReport>, (Error, u64)> {
         if cause != Cause::Manual && chain.covers(state) {
             tracing::debug!("nothing was committed since the last backup");
             return Ok(None);
@@ -458,13 +485,12 @@ impl Inner {
                     record.failures = record.failures.saturating_add(1);
                     record.last_failure = Some(error.to_string());
                 }
-                Err(error)
+                Err((error, record.failures))
             }
         }
     }
 
-    fn tell_failure(&self, error: &Error) {
-        let failures = lock(&self.record).failures;
+    fn tell_failure(&self, error: &Error, failures: u64) {
         tracing::error!(consecutive = failures, "backup failed: {error}");
         if let Some(callback) = &self.on_failure
             && catch_unwind(AssertUnwindSafe(|| callback(error, failures))).is_err()

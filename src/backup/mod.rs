@@ -19,8 +19,10 @@ mod report;
 mod restore;
 mod schedule;
 mod single;
+#[cfg(test)]
+mod spec_example;
 
-pub use catalog::{BackupFile, list_backups};
+pub use catalog::{BackupDetails, BackupFile, list_backups};
 pub use manager::{BackupManager, BackupManagerBuilder};
 pub use report::{BackupReport, BackupStatus, LastBackup, Notified, Promotion, RestoreReport};
 pub use restore::{RestoreOptions, restore};

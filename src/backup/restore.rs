@@ -135,8 +135,14 @@ impl RestoreOptions {
     pub fn restore(&self, dir: impl AsRef<Path>) -> Result<(DictDb, RestoreReport)> {
         let dir = dir.as_ref();
         let started = SystemClock.monotonic();
-        let mut catalog = Catalog::read(&*self.storage, dir)?;
-        self.keep_one_history(dir, &mut catalog)?;
+        let mut catalog = Catalog::read(&*self.storage, dir, self.trust)?;
+        if let Err(Error::SeveralHistories { .. }) = self.keep_one_history(dir, &mut catalog) {
+            // A damaged first line of a JSON file can make a stranger of it.
+            for entry in &mut catalog.entries {
+                self.check_entry(entry)?;
+            }
+            self.keep_one_history(dir, &mut catalog)?;
+        }
         let (mut state, mut report) = self.replay(dir, &mut catalog)?;
         report.point = state.point();
         report.time = state.time;
@@ -178,6 +184,16 @@ impl RestoreOptions {
             },
         };
         catalog.entries.retain(|entry| entry.lineage().is_none_or(|lineage| kept.contains(&lineage)));
+        Ok(())
+    }
+
+    /// Marks an entry as damaged that only its unread middle can tell to be.
+    fn check_entry(&self, entry: &mut Entry) -> Result<()> {
+        let Ok(summary) = &entry.found else { return Ok(()) };
+        match file::check_summary(&*self.storage, &entry.path, summary, self.trust) {
+            Err(error) if is_damage(&error) => entry.found = Err(error),
+            other => other?,
+        }
         Ok(())
     }
 
@@ -233,7 +249,13 @@ impl RestoreOptions {
         match root {
             Some(lineage) => {
                 report.fell_back = !report.damaged.is_empty();
-                self.deltas(catalog, State::empty(Identity { lineage, parent: None }), None, report)
+                let (state, report) =
+                    self.deltas(catalog, State::empty(Identity { lineage, parent: None }), None, report)?;
+                if report.deltas.is_empty() {
+                    // The empty database is no backup.
+                    return Err(Error::NoBackup { dir: dir.to_owned(), damaged: report.damaged });
+                }
+                Ok((state, report))
             }
             None if report.damaged.is_empty() && catalog.entries.iter().any(|e| e.found.is_err()) => {
                 // Deltas only, and not all of them can be read: their word is the one to hear.
@@ -289,12 +311,16 @@ impl RestoreOptions {
             if entry.name.kind != BackupKind::Delta || Some(entry.name.stamp) <= since {
                 continue;
             }
+            let covered = |entry: &Entry| {
+                entry.history().is_some_and(|h| lineages.contains(&h.end.lineage) && h.end.seq <= state.seq)
+            };
+            if !used.contains(&index) && !covered(entry) {
+                self.check_entry(entry)?; // before it is called a stranger to the chain
+            }
             match &entry.found {
                 Ok(_) if used.contains(&index) => {}
                 Ok(summary) => {
-                    let covered =
-                        summary.history.is_some_and(|h| lineages.contains(&h.end.lineage) && h.end.seq <= state.seq);
-                    if !covered {
+                    if !covered(entry) {
                         let base = summary.history.and_then(|h| h.base);
                         let needs = base.unwrap_or(Point::empty(Lineage::DICTDB_1_11));
                         report.left_out.push(entry.path.clone());
@@ -304,7 +330,8 @@ impl RestoreOptions {
                 Err(_) => {
                     let needed = newer(entry);
                     if let Err(error) = std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
-                        if needed && !self.accept_earlier {
+                        // What cannot be read now may be sound: that is no reason for an earlier state.
+                        if needed && (!self.accept_earlier || matches!(error, Error::Io { .. })) {
                             return Err(error);
                         }
                         report.damaged.push(DamagedBackup { file: entry.path.clone(), error: Box::new(error) });
@@ -339,12 +366,18 @@ fn next_delta(
         let mut newer = deltas.filter(|(_, entry)| entry.history().is_none() && Some(entry.name.stamp) > since);
         return newer.next().map(|(index, _)| index);
     }
-    let joining = deltas.filter_map(|(index, entry)| {
+    // Stamps rise along a chain. An older delta that joins all the same is one of another future of this point: of
+    // commits that were given up when somebody went back to it and went on from there.
+    let newer = deltas.filter(|(_, entry)| Some(entry.name.stamp) > since);
+    let joining = newer.filter_map(|(index, entry)| {
         let history = entry.history()?;
-        let joins = history.base.is_some_and(|base| file::joins(base, state));
+        // By lineage, even where both are empty: a link left out would be missed further on.
+        let parent = state.identity.parent.map(|parent| parent.lineage);
+        let known = |base: &Point| base.lineage == state.identity.lineage || Some(base.lineage) == parent;
+        let joins = history.base.is_some_and(|base| known(&base) && file::joins(base, state));
         joins.then_some((history.end.seq, entry.name.stamp, index))
     });
-    // Empty deltas lead nowhere; each is applied (and so checked) once, after those that lead on.
+    // An empty delta leads nowhere, unless into the history of a restored database: it comes after those that lead on.
     joining.max().map(|(_, _, index)| index)
 }
 

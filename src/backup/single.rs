@@ -102,8 +102,8 @@ impl DictDb {
         Ok(bytes)
     }
 
-    /// Loads a full backup, binary or JSON (told by its content), ours or DictDB 1.11's. The database begins a new
-    /// history whose parent is the point that the file leads to. The file is only read.
+    /// Loads a full backup, binary or JSON (told by its content), ours or DictDB 1.11's, reading and checking all of
+    /// it. The database begins a new history whose parent is the point that the file leads to. The file is only read.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Corrupt`], [`Error::ChecksumMismatch`], [`Error::UnsupportedVersion`],
@@ -144,7 +144,7 @@ impl DictDb {
     pub fn apply_delta_with(&self, file: impl AsRef<Path>, options: &LoadOptions) -> Result<u64> {
         let (file, storage) = (file.as_ref(), &*options.storage);
         let watch = Watch::new(options.progress.as_deref(), Stage::ReadingDelta, file);
-        let summary = file::inspect(storage, file, BackupKind::Delta)?;
+        let summary = file::inspect(storage, file, BackupKind::Delta, options.trust)?;
         let applied = if summary.history.is_none() {
             self.transaction_batch(|batch| file::json::commit_dictdb_delta(storage, file, batch, &watch))?
         } else {

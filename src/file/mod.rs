@@ -137,9 +137,9 @@ pub(crate) struct SummaryHistory {
 
 /// Reads a file's beginning and end. `expected` is the kind that its name says, which for a file of DictDB 1.11 is all
 /// there is to go by.
-pub(crate) fn inspect(storage: &dyn Storage, path: &Path, expected: BackupKind) -> Result<Summary> {
+pub(crate) fn inspect(storage: &dyn Storage, path: &Path, expected: BackupKind, trust: Trust) -> Result<Summary> {
     if sniff(storage, path)? == BackupFormat::Json {
-        return json::inspect(storage, path, expected);
+        return json::inspect(storage, path, expected, trust);
     }
     let mut file = ContainerReader::open(storage, path)?;
     let seal = file.peek_seal()?;
@@ -158,6 +158,15 @@ pub(crate) fn inspect(storage: &dyn Storage, path: &Path, expected: BackupKind) 
     let end = Point { lineage, seq: seal.seq, digest: seal.digest };
     let history = SummaryHistory { parent, base, end, created, time: seal.time, records: seal.records };
     Ok(Summary { kind, format: BackupFormat::Binary, history: Some(history), bytes: file.bytes() })
+}
+
+/// Checks what [`inspect`] took at its word, as far as it did: a binary file's header and seal have checksums of their
+/// own, the first line of a JSON file lies under the one that covers the whole of it.
+pub(crate) fn check_summary(storage: &dyn Storage, path: &Path, summary: &Summary, trust: Trust) -> Result<()> {
+    if summary.format == BackupFormat::Json && summary.history.is_some() && !trust.ignore_checksum {
+        json::verify(storage, path)?;
+    }
+    Ok(())
 }
 
 /// Binary files begin with a byte that no JSON text has.
@@ -190,8 +199,8 @@ fn check_joins(path: &Path, base: Option<Point>, state: &State) -> Result<()> {
 pub(crate) fn joins(base: Point, state: &State) -> bool {
     let parent = state.identity.parent;
     let restored_there = parent.is_some_and(|parent| parent.lineage == base.lineage && parent.seq == base.seq);
-    // The empty database is the same in every history.
-    let from_empty = parent.is_none() && state.tables().len() == 0 && base.digest == crate::history::Digest::EMPTY;
+    // The empty database is the same in every history, before its first commit.
+    let from_empty = base.seq == crate::history::Seq::ZERO && parent.is_none() && state.table_count() == 0;
     let same_history = base.lineage == state.identity.lineage || restored_there || from_empty;
     let same_place = base.seq == state.seq && same_history;
     same_place && base.digest == state.digest() && base.lineage != Lineage::NONE

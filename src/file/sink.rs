@@ -1,6 +1,6 @@
 //! Publishing a file: whole and durable under its final name, or not there at all.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3Default;
@@ -64,6 +64,23 @@ impl Sink {
     }
 }
 
+/// Names tried before a directory full of leftovers is taken for an error.
+const TEMP_NAMES_MAX: usize = 64;
+
+/// A new temporary file; skips names that a killed process of the same id left behind.
+fn create_temp(storage: &dyn Storage, dir: &Path, file_name: &str) -> Result<(PathBuf, Box<dyn WriteFile>)> {
+    let mut tries = 0_usize;
+    loop {
+        let temp = dir.join(name::temp_name(file_name));
+        tries = tries.saturating_add(1);
+        match storage.create(&temp) {
+            Ok(file) => return Ok((temp, file)),
+            Err(taken) if taken.kind() == ErrorKind::AlreadyExists && tries < TEMP_NAMES_MAX => {}
+            Err(error) => return Err(Error::io("create", &temp)(error)),
+        }
+    }
+}
+
 /// What to do about a file that has the final name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Existing {
@@ -93,8 +110,7 @@ pub(crate) fn publish<T>(
         _ => Path::new("."),
     };
     let file_name = path.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
-    let temp = dir.join(name::temp_name(&file_name));
-    let file = storage.create(&temp).map_err(Error::io("create", &temp))?;
+    let (temp, file) = create_temp(storage, dir, &file_name)?;
     let mut sink = Sink {
         file,
         path: temp.clone(),

@@ -69,7 +69,7 @@ pub(crate) fn write(sink: &mut Sink, state: &State, origin: &Origin, watch: &Wat
             watch.report(records, Some(total), out.written(), None)?;
         }
     }
-    out.seal(state.seq, state.digest(), state.time, state.tables().len() as u64, records)?;
+    out.seal(state.seq, state.digest(), state.time, state.table_count() as u64, records)?;
     Ok(Made { records, commits: 0 })
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn read(mut file: ContainerReader, watch: &Watch<'_>) -> Result<State
     state.seq = seal.seq;
     state.time = seal.time;
     let at = file_bytes;
-    if (seal.groups, seal.records) != (state.tables().len() as u64, records) {
+    if (seal.groups, seal.records) != (state.table_count() as u64, records) {
         let expected = format!("{} tables and {} records before the seal", seal.groups, seal.records);
         return Err(Error::corrupt(&path, at, expected));
     }

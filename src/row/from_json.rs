@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::writer::{EncodeError, Open, Writer};
+use super::{HIDDEN_NUMBER, NUMBERS_ARE_HIDDEN};
 
 /// Whether there was a float that `serde_json` may have made of an integer: then the text is to be given to
 /// [`refuse_lossy_numbers`].
@@ -106,6 +107,11 @@ fn lossy(token: &str) -> Option<String> {
     } else {
         None
     }
+}
+
+/// Whether `serde_json` was built with `arbitrary_precision`: only then does it keep a number that no float holds.
+fn numbers_are_hidden() -> bool {
+    serde_json::from_str::<serde_json::Number>("1e999").is_ok()
 }
 
 /// Reads one dict from a self-describing format and appends its row, or on an error nothing, to the buffer.
@@ -264,6 +270,9 @@ impl Visitor<'_> for NameIn<'_, '_> {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<(), E> {
+        if name == HIDDEN_NUMBER && numbers_are_hidden() {
+            return Err(E::custom(NUMBERS_ARE_HIDDEN));
+        }
         self.writer.name(self.dict, name).map_err(E::custom)
     }
 }

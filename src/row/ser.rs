@@ -10,6 +10,7 @@ use serde::ser::{
 };
 
 use super::writer::{EncodeError, Open, Writer};
+use super::{HIDDEN_NUMBER, NUMBERS_ARE_HIDDEN};
 use crate::Record;
 
 type Result<T> = std::result::Result<T, EncodeError>;
@@ -166,7 +167,10 @@ impl<'w, 'o> Serializer for ValueOut<'w, 'o> {
         self.dict(len, None)
     }
 
-    fn serialize_struct(self, _name: &'static str, len: usize) -> Result<DictOut<'w, 'o>> {
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<DictOut<'w, 'o>> {
+        if name == HIDDEN_NUMBER {
+            return Err(EncodeError::Custom(NUMBERS_ARE_HIDDEN.to_owned()));
+        }
         self.dict(Some(len), None)
     }
 
@@ -383,5 +387,22 @@ impl Serializer for NameOut<'_, '_> {
         _value: &T,
     ) -> Result<()> {
         Err(EncodeError::KeyNotString)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode;
+
+    #[test]
+    fn a_number_that_serde_json_hides_is_refused_and_not_stored_as_a_dict() {
+        #[derive(serde::Serialize)]
+        #[serde(rename = "$serde_json::private::Number")]
+        struct Hidden {
+            digits: &'static str,
+        }
+        let value = std::collections::BTreeMap::from([("n", Hidden { digits: "1.5" })]);
+        let refused = encode(&value, &mut Vec::new()).unwrap_err().to_string();
+        assert!(refused.contains("arbitrary_precision"), "{refused}");
     }
 }

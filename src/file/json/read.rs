@@ -9,8 +9,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use crate::batch::Batch;
-use crate::definition::{FieldType, Schema, TableDefinition};
+use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
+use crate::file::json::definition::DefinitionMembers;
 use crate::file::json::head::Head;
 use crate::file::json::text::{self, Context};
 use crate::file::json::{seal, wrong_kind};
@@ -44,7 +45,7 @@ pub(crate) fn read_full(storage: &dyn Storage, path: &Path, trust: Trust, watch:
         state.seq = head.end.seq;
         state.time = head.time;
         if !trust.ignore_checksum {
-            check_counts(path, bytes, &head, (state.tables().len() as u64, records))?;
+            check_counts(path, bytes, &head, (state.table_count() as u64, records))?;
             check_digest(path, bytes, head.end.digest, &state)?;
         }
     }
@@ -143,7 +144,7 @@ impl Reading<'_> {
 }
 
 /// Reads a map's members by name; a second one of the same name, or one that `member` does not know, is refused.
-fn members<'de, A: MapAccess<'de>>(
+pub(super) fn members<'de, A: MapAccess<'de>>(
     mut map: A,
     context: &Context,
     mut member: impl FnMut(&str, &mut A) -> Result<bool, A::Error>,
@@ -332,72 +333,6 @@ fn row_of<E: serde::de::Error>(context: &Context, text: &RawValue) -> Result<Vec
 fn admit<E: serde::de::Error>(context: &Context, table: &TableState, row: &[u8], text: &RawValue) -> Result<Key, E> {
     let at = start_of(context, text);
     table.admit(row, None).map_err(|m| context.fail(Error::corrupt(context.file(), at, m.expected)))
-}
-
-/// The members `primary_key` and `schema`, in either order.
-#[derive(Default)]
-struct DefinitionMembers {
-    primary_key: Option<String>,
-    schema: Option<Option<Schema>>,
-}
-
-impl DefinitionMembers {
-    fn take<'de, A: MapAccess<'de>>(&mut self, context: &Context, member: &str, map: &mut A) -> Result<bool, A::Error> {
-        match member {
-            "primary_key" => self.primary_key = Some(map.next_value()?),
-            "schema" => self.schema = Some(map.next_value_seed(SchemaSeed { context })?),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    fn finish<E: serde::de::Error>(&mut self, context: &Context) -> Result<TableDefinition, E> {
-        let (Some(primary_key), Some(schema)) = (self.primary_key.take(), self.schema.take()) else {
-            return Err(context.expected("\"primary_key\" and \"schema\" before the records"));
-        };
-        let definition = TableDefinition::new(primary_key);
-        let definition = match schema {
-            None => definition,
-            Some(schema) => definition.schema(schema),
-        };
-        definition.check().map_err(|problem| context.expected(format!("a usable table definition: {problem}")))?;
-        Ok(definition)
-    }
-}
-
-struct SchemaSeed<'w> {
-    context: &'w Context,
-}
-
-impl<'de> DeserializeSeed<'de> for SchemaSeed<'_> {
-    type Value = Option<Schema>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Option<Schema>, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for SchemaSeed<'_> {
-    type Value = Option<Schema>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("null, or an object of type names by field")
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<Option<Schema>, E> {
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<Schema>, A::Error> {
-        let mut fields: Vec<(String, FieldType)> = Vec::new();
-        members(map, self.context, |name, map| {
-            let type_name: String = map.next_value()?;
-            let field_type = type_name.parse().map_err(|error: Error| self.context.expected(error.to_string()))?;
-            fields.push((name.to_owned(), field_type));
-            Ok(true)
-        })?;
-        Ok(Some(Schema::new(fields)))
-    }
 }
 
 /// Calls the function with the text of each element of an array.

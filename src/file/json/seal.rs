@@ -5,8 +5,8 @@ use crate::file::source::Source;
 
 const OPENING: &str = ",\n    \"dictdb_seal\": {\"bytes\": ";
 
-/// No seal is longer: 20 digits, 8 digits and what stands around them.
-const SEAL_BYTES_MAX: u64 = 96;
+/// No seal is longer: 20 digits, 8 digits and what stands around them, with room for what an editor may add.
+const SEAL_BYTES_MAX: u64 = 128;
 
 /// The end of a file whose first `bytes` bytes have this CRC. There is no other way to write it.
 pub(crate) fn render(bytes: u64, crc: u32) -> String {
@@ -28,15 +28,54 @@ pub(crate) fn read(source: &mut Source) -> Result<(u64, u32)> {
         let at = tail_at.saturating_add(start as u64);
         (bytes == at && render(bytes, crc) == text).then_some((bytes, crc))
     });
+    if let Some(found) = found {
+        return Ok(found);
+    }
     let end = source.bytes();
-    found.ok_or_else(|| {
-        Error::corrupt(source.path(), end, "the member \"dictdb_seal\" at the very end: the file is not whole")
-    })
+    match moved(&tail) {
+        Some(stored) => {
+            let computed = crc_of(source, end)?;
+            Err(Error::ChecksumMismatch { file: source.path().to_owned(), stored, computed })
+        }
+        None => {
+            let expected = "the member \"dictdb_seal\" at the very end: the file is not whole";
+            Err(Error::corrupt(source.path(), end, expected))
+        }
+    }
+}
+
+/// The CRC in a seal that is whole but not where it says, or not written as it was: the text before it grew or shrank,
+/// or its line ends changed, as an editor does. A file cut short has no whole seal.
+fn moved(tail: &[u8]) -> Option<u32> {
+    let text: Vec<u8> = tail.iter().copied().filter(|b| *b != b'\r').collect();
+    let from = text.windows(OPENING.len()).rposition(|window| window == OPENING.as_bytes())?;
+    let text = std::str::from_utf8(text.get(from..)?).ok()?;
+    let rest = text.trim_end().strip_prefix(OPENING)?.strip_suffix("\"}\n}")?;
+    let (bytes, crc) = rest.split_once(", \"crc32\": \"")?;
+    bytes.parse::<u64>().ok()?;
+    u32::from_str_radix(crc, 16).ok()
+}
+
+/// Whether the file ends as only one of ours does, whatever has become of its beginning.
+pub(crate) fn ends_with_one(source: &mut Source) -> Result<bool> {
+    match read(source) {
+        Err(Error::Corrupt { .. }) => Ok(false),
+        Ok(_) | Err(Error::ChecksumMismatch { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Compares the file with its seal, reading all of it.
 pub(crate) fn verify(source: &mut Source) -> Result<()> {
     let (bytes, stored) = read(source)?;
+    match crc_of(source, bytes)? {
+        computed if computed == stored => Ok(()),
+        computed => Err(Error::ChecksumMismatch { file: source.path().to_owned(), stored, computed }),
+    }
+}
+
+/// The CRC-32 of the first `bytes` bytes.
+fn crc_of(source: &mut Source, bytes: u64) -> Result<u32> {
     source.seek(0)?;
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; 64 << 10];
@@ -46,13 +85,10 @@ pub(crate) fn verify(source: &mut Source) -> Result<()> {
         let room = buffer.get_mut(..want).unwrap_or_default();
         let read = source.read_some(room)?;
         if read == 0 {
-            return Err(Error::corrupt(source.path(), source.offset(), format!("{left} more bytes before the seal")));
+            return Err(Error::corrupt(source.path(), source.offset(), format!("{left} more bytes before the end")));
         }
         hasher.update(room.get(..read).unwrap_or_default());
         left = left.saturating_sub(read as u64);
     }
-    match hasher.finalize() {
-        computed if computed == stored => Ok(()),
-        computed => Err(Error::ChecksumMismatch { file: source.path().to_owned(), stored, computed }),
-    }
+    Ok(hasher.finalize())
 }

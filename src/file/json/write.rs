@@ -24,7 +24,7 @@ const REPORT_EVERY: u64 = 1_024;
 /// Writes a full backup: DictDB's document, one record a line.
 pub(crate) fn write_full(sink: &mut Sink, state: &State, origin: &Origin, watch: &Watch<'_>) -> Result<Made> {
     let total = state.record_count();
-    let mut out = Document::begin(sink, state, origin, true, (state.tables().len() as u64, total))?;
+    let mut out = Document::begin(sink, state, origin, true, (state.table_count() as u64, total))?;
     out.text(",\n    \"tables\": {")?;
     let mut records = 0_u64;
     for (n, (name, table)) in state.tables().enumerate() {

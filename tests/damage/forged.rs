@@ -1,0 +1,291 @@
+//! Binary files that lie with sound checksums: whoever can write a file can make its CRCs fit, so the parser behind
+//! them is on its own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use dictdb::{BackupFormat, DictDb, LoadOptions, RestoreOptions};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::chain::{Chain, DIR, Shape, bounded, contents, storage_of};
+
+const HEADER_BYTES: usize = 128;
+const FRAME_HEADER_BYTES: usize = 32;
+
+/// A file taken apart into what its checksums cover. The seal is the last frame.
+#[derive(Clone)]
+struct Parts {
+    header: Vec<u8>,
+    frames: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Parts {
+    fn of(bytes: &[u8]) -> Parts {
+        let (header, mut rest) = bytes.split_at(HEADER_BYTES);
+        let mut frames = Vec::new();
+        while !rest.is_empty() {
+            let (frame, behind) = rest.split_at(FRAME_HEADER_BYTES);
+            let length = u32::from_le_bytes(frame[4..8].try_into().unwrap()) as usize;
+            let (payload, behind) = behind.split_at(length);
+            frames.push((frame.to_vec(), payload.to_vec()));
+            rest = behind;
+        }
+        Parts { header: header.to_vec(), frames }
+    }
+
+    /// The file, with every length, count and checksum made to fit what is in it.
+    fn forge(&self) -> Vec<u8> {
+        let mut parts = self.clone();
+        let last = parts.frames.len() - 1;
+        for (frame, payload) in &mut parts.frames {
+            frame[4..8].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        }
+        let before: usize = HEADER_BYTES + parts.frames[..last].iter().map(|(f, p)| f.len() + p.len()).sum::<usize>();
+        let (seal_header, seal) = &mut parts.frames[last];
+        let file_bytes = before + seal_header.len() + seal.len();
+        seal[24..32].copy_from_slice(&(last as u64).to_le_bytes());
+        seal[48..56].copy_from_slice(&(file_bytes as u64).to_le_bytes());
+        parts.with_checksums()
+    }
+
+    /// The file as it is, with checksums that fit.
+    fn with_checksums(&self) -> Vec<u8> {
+        let mut out = self.header.clone();
+        let crc = crc32fast::hash(&out[..124]);
+        out[124..].copy_from_slice(&crc.to_le_bytes());
+        let seed = crc32fast::hash(&out[16..32]);
+        let seeded = |bytes: &[u8]| {
+            let mut hasher = crc32fast::Hasher::new_with_initial(seed);
+            hasher.update(bytes);
+            hasher.finalize().to_le_bytes()
+        };
+        for (n, (frame, payload)) in self.frames.iter().enumerate() {
+            let (mut frame, mut payload) = (frame.clone(), payload.clone());
+            if n + 1 == self.frames.len() && payload.len() == 72 {
+                let content = xxh3_128(&out);
+                payload[56..].copy_from_slice(&content.to_le_bytes());
+            }
+            frame[24..28].copy_from_slice(&seeded(&payload));
+            let crc = seeded(&frame[..28]);
+            frame[28..].copy_from_slice(&crc);
+            out.extend_from_slice(&frame);
+            out.extend_from_slice(&payload);
+        }
+        out
+    }
+}
+
+fn varint(mut n: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+    out
+}
+
+/// What a chain is made of that holds one file of each sort and nothing else: a snapshot, or a delta from the empty
+/// database.
+fn lone_files() -> Vec<(Chain, PathBuf)> {
+    let lone = |shape| {
+        let chain = Chain::new(shape, BackupFormat::Binary, "a");
+        let path = chain.files.keys().next().unwrap().clone();
+        (chain, path)
+    };
+    vec![lone(Shape::FullsOnly), lone(Shape::DeltasOnly)]
+}
+
+/// Restores and loads a forged file: an error, or the contents of the backup point that the file was made of, whose
+/// digest a forger of bytes has not changed.
+fn judge(what: &str, chain: &Chain, path: &PathBuf, forged: Vec<u8>) {
+    let bytes = forged.len();
+    let storage = storage_of(&BTreeMap::from([(path.clone(), forged)]));
+    let restoring = RestoreOptions::new().storage(storage.clone());
+    let label = || format!("{what}: {}", path.display());
+    if let Ok((db, report)) = bounded(&label, bytes, || restoring.restore(DIR)) {
+        assert_eq!(contents(&db), chain.points[0].contents, "{}: {report}", label());
+    }
+    let options = LoadOptions::new().storage(storage);
+    if let Ok(db) = bounded(&label, bytes, || DictDb::load_with(path, &options)) {
+        assert_eq!(contents(&db), chain.points[0].contents, "{}", label());
+    }
+    let db = DictDb::new();
+    if bounded(&label, bytes, || db.apply_delta_with(path, &options)).is_ok() {
+        assert_eq!(contents(&db), chain.points[0].contents, "{}", label());
+    }
+}
+
+#[test]
+fn the_forger_of_these_tests_makes_files_that_pass() {
+    for (chain, path) in lone_files() {
+        let forged = Parts::of(&chain.files[&path]).forge();
+        assert_eq!(forged, chain.files[&path]);
+    }
+}
+
+#[test]
+fn no_flipped_bit_behind_repaired_checksums_gives_other_data_or_costs_memory() {
+    for (chain, path) in lone_files() {
+        let parts = Parts::of(&chain.files[&path]);
+        for n in 0..parts.frames.len() {
+            for bit in 0..parts.frames[n].1.len() * 8 {
+                let mut forged = parts.clone();
+                forged.frames[n].1[bit / 8] ^= 1 << (bit % 8);
+                judge(&format!("bit {bit} of frame {n}'s payload"), &chain, &path, forged.with_checksums());
+            }
+            for bit in 0..24 * 8 {
+                let mut forged = parts.clone();
+                forged.frames[n].0[bit / 8] ^= 1 << (bit % 8);
+                judge(&format!("bit {bit} of frame {n}'s header"), &chain, &path, forged.with_checksums());
+            }
+        }
+        for bit in 0..124 * 8 {
+            let mut forged = parts.clone();
+            forged.header[bit / 8] ^= 1 << (bit % 8);
+            judge(&format!("bit {bit} of the header"), &chain, &path, forged.with_checksums());
+        }
+    }
+}
+
+#[test]
+fn no_huge_length_or_count_at_any_place_allocates_for_it() {
+    let huge = [1 << 20, (1 << 30) - 1, 1 << 30, u64::from(u32::MAX), 1 << 40, i64::MAX as u64, u64::MAX];
+    for (chain, path) in lone_files() {
+        let parts = Parts::of(&chain.files[&path]);
+        for n in 0..parts.frames.len() - 1 {
+            for at in 0..parts.frames[n].1.len() {
+                for value in huge {
+                    let mut forged = parts.clone();
+                    forged.frames[n].1.splice(at..=at, varint(value));
+                    judge(&format!("{value} at byte {at} of frame {n}"), &chain, &path, forged.forge());
+                }
+            }
+        }
+        for n in 0..parts.frames.len() {
+            for value in [0, 1, 1 << 20, 1 << 30, (1 << 30) + 1, u32::MAX] {
+                let mut forged = parts.clone();
+                forged.frames[n].0[4..8].copy_from_slice(&u32::to_le_bytes(value));
+                judge(&format!("frame {n} says {value} bytes"), &chain, &path, forged.with_checksums());
+            }
+        }
+        let seal = parts.frames.len() - 1;
+        for field in (16..56).step_by(8) {
+            for value in huge.into_iter().chain([0, 1]) {
+                let mut forged = parts.clone();
+                forged.frames[seal].1[field..field + 8].copy_from_slice(&value.to_le_bytes());
+                judge(&format!("{value} at {field} of the seal"), &chain, &path, forged.with_checksums());
+            }
+        }
+    }
+}
+
+/// Puts `row` in place of the first row of the snapshot, or of the first put of the delta.
+fn with_row(parts: &Parts, row: &[u8]) -> Parts {
+    let mut forged = parts.clone();
+    let mut entry = varint(row.len() as u64);
+    entry.extend_from_slice(row);
+    let (header, payload) = forged.frames.iter_mut().find(|(_, p)| p.windows(2).any(|w| w == b"a1")).unwrap();
+    let is_rows = header[0] == 3;
+    // The row begins with its count of fields, then "name"; the key was added last.
+    let start = payload.windows(6).position(|w| w == b"\x03\x04name").unwrap();
+    let prefix = 1; // its length, below 128
+    let length = payload[start - prefix] as usize;
+    assert!(is_rows || header[0] == 1);
+    payload.splice(start - prefix..start + length, entry);
+    forged
+}
+
+#[test]
+fn rows_that_lie_are_refused_whatever_their_checksums_say() {
+    let field = |name: &[u8], value: &[u8]| {
+        let mut out = varint(name.len() as u64);
+        out.extend_from_slice(name);
+        out.extend_from_slice(value);
+        out
+    };
+    let dict = |fields: &[Vec<u8>]| [varint(fields.len() as u64), fields.concat()].concat();
+    let id = field(b"id", &[2, 2]);
+    let name = field(b"name", &[5, 2, b'a', b'1']);
+    let sum_of = |sum: f64| field(b"sum", &[&[4][..], &sum.to_le_bytes()].concat());
+    let sum = sum_of(0.5);
+    let nested = |tag: u8, depth: usize| {
+        let inner: Vec<u8> =
+            if tag == 6 { [6, 1].repeat(depth) } else { [&[7, 1, 1, b'x'][..]].concat().repeat(depth) };
+        [inner, vec![0]].concat()
+    };
+    let bombs: Vec<(&str, Vec<u8>)> = vec![
+        ("a sound row", dict(&[name.clone(), sum.clone(), id.clone()])), // as the delta's first commit has it
+        ("a sound row", dict(&[name.clone(), sum_of(-0.5), id.clone()])), // and the snapshot, later
+        ("a field twice", dict(&[name.clone(), name.clone(), sum.clone(), id.clone()])),
+        ("the primary key twice", dict(&[name.clone(), sum.clone(), id.clone(), id.clone()])),
+        ("no primary key", dict(&[name.clone(), sum.clone()])),
+        ("a name that is not UTF-8", dict(&[field(b"na\xFFe", &[0]), sum.clone(), id.clone()])),
+        ("text that is not UTF-8", dict(&[field(b"name", &[5, 2, 0xC3, 0x28]), sum.clone(), id.clone()])),
+        ("a surrogate in UTF-8", dict(&[field(b"name", &[5, 3, 0xED, 0xA0, 0x80]), sum.clone(), id.clone()])),
+        ("lists a hundred deep", dict(&[field(b"name", &nested(6, 100)), sum.clone(), id.clone()])),
+        ("lists without end", dict(&[field(b"name", &nested(6, 200_000)), sum.clone(), id.clone()])),
+        ("dicts without end", dict(&[field(b"name", &nested(7, 200_000)), sum.clone(), id.clone()])),
+        (
+            "a list of 2^63 nulls",
+            dict(&[field(b"name", &[vec![6], varint(1 << 63)].concat()), sum.clone(), id.clone()]),
+        ),
+        ("a key that is a float", dict(&[name.clone(), sum.clone(), field(b"id", &[&[4][..], &[0; 8]].concat())])),
+        ("a field that the schema lacks", dict(&[name.clone(), sum.clone(), id.clone(), field(b"x", &[0])])),
+        ("a number in two bytes", dict(&[name.clone(), sum.clone(), field(b"id", &[2, 0x82, 0x00])])),
+        ("an unknown tag", dict(&[field(b"name", &[8]), sum.clone(), id.clone()])),
+        ("bytes behind the row", [dict(&[name.clone(), sum.clone(), id.clone()]), vec![0]].concat()),
+        ("nothing at all", Vec::new()),
+    ];
+    // A stack on which deep recursion would not go unnoticed.
+    let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(move || {
+        for (chain, path) in lone_files() {
+            let parts = Parts::of(&chain.files[&path]);
+            let mut sound = 0;
+            for (what, row) in &bombs {
+                let forged = with_row(&parts, row).forge();
+                let bytes = forged.len();
+                let storage = storage_of(&BTreeMap::from([(path.clone(), forged)]));
+                let options = RestoreOptions::new().storage(storage);
+                let label = || format!("{what} in {}", path.display());
+                let outcome = bounded(&label, bytes, || options.restore(DIR)).map(|(_, report)| report);
+                if *what == "a sound row" {
+                    sound += usize::from(outcome.is_ok());
+                    continue;
+                }
+                let error = outcome.unwrap_err();
+                let text = error.to_string();
+                assert!(text.contains("is damaged at byte"), "{}: {text}", label());
+                assert!(!text.contains("digest"), "{}: only the digest told: {text}", label());
+                judge(what, &chain, &path, with_row(&parts, row).forge());
+            }
+            // In the delta a later commit puts the row anew, so either will do.
+            assert!(sound >= 1, "{}: the forger does not put rows where they are read", path.display());
+        }
+    });
+    thread.unwrap().join().unwrap();
+}
+
+#[test]
+fn tables_and_rows_twice_or_out_of_order_are_refused() {
+    let (chain, path) = lone_files().remove(0);
+    let parts = Parts::of(&chain.files[&path]);
+    let count = parts.frames.len() - 1;
+    for from in 0..count {
+        for to in 0..=count {
+            let mut forged = parts.clone();
+            forged.frames.insert(to, parts.frames[from].clone());
+            judge(&format!("frame {from} again at {to}"), &chain, &path, forged.forge());
+        }
+        let mut forged = parts.clone();
+        forged.frames.remove(from);
+        judge(&format!("frame {from} removed"), &chain, &path, forged.forge());
+    }
+    let rows = parts.frames.iter().position(|(header, _)| header[0] == 3).unwrap();
+    let mut forged = parts.clone();
+    let payload = &mut forged.frames[rows].1;
+    let row = payload[1..].to_vec();
+    payload[0] *= 2;
+    payload.extend_from_slice(&row);
+    judge("the rows of a block twice", &chain, &path, forged.forge());
+}

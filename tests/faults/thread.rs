@@ -1,0 +1,251 @@
+//! The manager's thread: started, stopped, held at gates, and called back into.
+
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use dictdb::{BackupManager, DictDb, ManualClock, Notified, Timestamp};
+
+use crate::faulty::{FORMATS, Faulty, Gate, Op, builder, commit, database, receive, restored};
+
+/// Hears of every directory sync, which is the last thing that a backup does to the storage.
+fn published(storage: &Faulty) -> Receiver<()> {
+    let (sender, receiver) = sync_channel(1_000);
+    storage.hook(move |op| {
+        if op == Op::SyncDir {
+            let _ = sender.send(());
+        }
+    });
+    receiver
+}
+
+#[test]
+fn a_stopped_manager_starts_again_any_number_of_times() {
+    let (storage, db) = (Faulty::default(), database());
+    let published = published(&storage);
+    let manager = builder(&db, &storage, FORMATS[0]).build().unwrap();
+    for _ in 0..5 {
+        manager.start().unwrap();
+        assert!(manager.status().running);
+        commit(&db);
+        assert!(matches!(manager.notify_change(), Ok(Notified::Scheduled)));
+        receive(&published); // the thread did it, nobody else
+        assert!(manager.stop().unwrap().is_none(), "nothing was left to do");
+        assert!(!manager.status().running);
+        assert_eq!(restored(&storage).0, db.digest());
+        assert!(manager.stop().unwrap().is_none(), "stopping twice is harmless");
+    }
+    assert_eq!(storage.backups().len(), 5);
+}
+
+#[test]
+fn starting_twice_is_harmless() {
+    let (storage, db) = (Faulty::default(), database());
+    let published = published(&storage);
+    let manager = builder(&db, &storage, FORMATS[0]).build().unwrap();
+    (0..3).for_each(|_| manager.start().unwrap());
+    manager.notify_change().unwrap();
+    receive(&published);
+    manager.stop().unwrap();
+    assert_eq!(storage.backups().len(), 1);
+    drop(manager);
+    assert_eq!(storage.handles(), 1, "no second thread is left behind");
+}
+
+#[test]
+fn dropping_the_manager_ends_its_thread_and_finishes_what_was_notified() {
+    let storage = Faulty::default();
+    let clock = ManualClock::new(Timestamp::default());
+    let db = DictDb::builder().clock(clock).build();
+    db.create_table("t", "id").unwrap();
+    let manager = builder(&db, &storage, FORMATS[0]).min_backup_interval(Duration::from_secs(3_600)).build().unwrap();
+    manager.backup_now().unwrap();
+    manager.start().unwrap();
+    commit(&db);
+    manager.notify_change().unwrap();
+    drop(manager);
+    assert_eq!(storage.handles(), 1, "the thread is gone, and all that it held");
+    assert_eq!(restored(&storage).0, db.digest(), "the change inside min_backup_interval was put off, not dropped");
+}
+
+#[test]
+fn stop_finishes_a_pending_change_first_and_reports_it() {
+    let storage = Faulty::default();
+    let db = DictDb::builder().clock(ManualClock::new(Timestamp::default())).build();
+    db.create_table("t", "id").unwrap();
+    let manager = builder(&db, &storage, FORMATS[0]).min_backup_interval(Duration::from_secs(3_600)).build().unwrap();
+    manager.backup_now().unwrap();
+    manager.start().unwrap();
+    commit(&db);
+    assert!(matches!(manager.notify_change(), Ok(Notified::Scheduled)));
+    assert!(manager.status().change_pending, "inside min_backup_interval it waits");
+    let report = manager.stop().unwrap().unwrap();
+    assert_eq!((report.commits, report.seq), (1, db.seq()));
+    assert!(!manager.status().change_pending);
+    assert_eq!(restored(&storage).0, db.digest());
+}
+
+#[test]
+fn a_notification_without_a_commit_writes_nothing() {
+    let (storage, db) = (Faulty::default(), database());
+    let manager = builder(&db, &storage, FORMATS[0]).build().unwrap();
+    manager.backup_now().unwrap();
+    manager.start().unwrap();
+    manager.notify_change().unwrap();
+    manager.stop().unwrap();
+    assert_eq!(storage.backups().len(), 1);
+}
+
+#[test]
+fn nobody_waits_for_a_long_backup_but_who_asks_for_another() {
+    let (storage, db) = (Faulty::default(), database());
+    let gate = Gate::new();
+    let (in_hook, holds) = (gate.clone(), Arc::new(AtomicBool::new(true)));
+    let hold = holds.clone();
+    storage.hook(move |op| {
+        if op == Op::Sync && hold.swap(false, Ordering::SeqCst) {
+            in_hook.pass();
+        }
+    });
+    let manager = builder(&db, &storage, FORMATS[0]).build().unwrap();
+    manager.start().unwrap();
+    manager.notify_change().unwrap();
+    gate.wait_for_arrival();
+    // The backup is held before its end; all of this returns.
+    let backed_up = db.digest();
+    commit(&db);
+    assert!(matches!(manager.notify_change(), Ok(Notified::Scheduled)));
+    let status = manager.status();
+    assert!(status.running && status.change_pending && status.last_success.is_none(), "{status}");
+    assert_eq!((manager.consecutive_failures(), manager.deltas_since_full()), (0, 0));
+    assert_eq!(storage.backups().len(), 0);
+    assert_ne!(db.digest(), backed_up);
+    gate.open();
+    manager.stop().unwrap();
+    assert_eq!(restored(&storage).0, db.digest(), "what was notified meanwhile got its own backup");
+    assert_eq!(storage.backups().len(), 2);
+}
+
+#[test]
+fn a_failure_callback_that_panics_does_not_end_the_thread_or_poison_anything() {
+    let (storage, db) = (Faulty::default(), database());
+    let (sender, heard) = sync_channel(100);
+    let manager = builder(&db, &storage, FORMATS[0])
+        .on_backup_failure(move |_, count| {
+            sender.send(count).unwrap();
+            panic!("a broken callback");
+        })
+        .build()
+        .unwrap();
+    storage.fail_every(Op::Create, ErrorKind::PermissionDenied);
+    manager.start().unwrap();
+    for count in 1..=3 {
+        manager.notify_change().unwrap();
+        assert_eq!(receive(&heard), count);
+    }
+    assert!(manager.backup_now().is_err(), "and a manual one goes through the same callback");
+    assert_eq!(receive(&heard), 4);
+    storage.heal();
+    let published = published(&storage);
+    commit(&db);
+    manager.notify_change().unwrap();
+    receive(&published); // by the same thread
+    manager.stop().unwrap();
+    assert_eq!(manager.consecutive_failures(), 0);
+    assert_eq!(restored(&storage).0, db.digest());
+}
+
+/// A manager whose failure callback calls `body` with the manager, once.
+fn calling_back(
+    db: &DictDb,
+    storage: &Faulty,
+    body: impl Fn(&BackupManager) + Send + Sync + 'static,
+) -> Arc<BackupManager> {
+    let slot: Arc<OnceLock<Weak<BackupManager>>> = Arc::default();
+    let (in_callback, called) = (slot.clone(), AtomicUsize::new(0));
+    let manager = builder(db, storage, FORMATS[0])
+        .on_backup_failure(move |_, _| {
+            if called.fetch_add(1, Ordering::SeqCst) == 0 {
+                body(&in_callback.get().unwrap().upgrade().unwrap());
+            }
+        })
+        .build()
+        .unwrap();
+    let manager = Arc::new(manager);
+    slot.set(Arc::downgrade(&manager)).unwrap();
+    manager
+}
+
+#[test]
+fn the_failure_callback_may_stop_start_and_back_up() {
+    let (storage, db) = (Faulty::default(), database());
+    let (sender, done) = sync_channel(1);
+    let (healed, database) = (storage.clone(), db.clone());
+    let manager = calling_back(&db, &storage, move |manager| {
+        assert!(manager.stop().is_ok());
+        assert!(!manager.status().running);
+        healed.heal();
+        assert!(manager.backup_now().is_ok());
+        assert!(matches!(manager.notify_change(), Ok(Notified::Unchanged)));
+        commit(&database);
+        manager.start().unwrap();
+        manager.start().unwrap();
+        assert!(manager.status().running);
+        sender.send(()).unwrap();
+    });
+    storage.fail_every(Op::Create, ErrorKind::PermissionDenied);
+    manager.start().unwrap();
+    manager.notify_change().unwrap();
+    receive(&done);
+    let published = published(&storage);
+    manager.notify_change().unwrap();
+    receive(&published);
+    manager.stop().unwrap();
+    assert_eq!(restored(&storage).0, db.digest());
+}
+
+#[test]
+fn a_callback_may_stop_the_manager_while_somebody_else_is_stopping_it() {
+    let (storage, db) = (Faulty::default(), database());
+    let gate = Gate::new();
+    let in_callback = gate.clone();
+    let manager = calling_back(&db, &storage, move |manager| {
+        in_callback.pass();
+        // The other stop has begun: it waits for this thread, and this must not wait for it.
+        while manager.status().running {
+            std::thread::yield_now();
+        }
+        assert!(manager.stop().unwrap().is_none());
+        manager.start().unwrap();
+        manager.stop().unwrap();
+    });
+    storage.fail_every(Op::Create, ErrorKind::PermissionDenied);
+    manager.start().unwrap();
+    manager.notify_change().unwrap();
+    gate.wait_for_arrival();
+    storage.heal();
+    gate.open();
+    manager.stop().unwrap();
+    assert!(!manager.status().running);
+    manager.backup_now().unwrap();
+    assert_eq!(restored(&storage).0, db.digest());
+}
+
+#[test]
+fn failures_of_several_threads_are_each_told_their_own_count() {
+    let (storage, db) = (Faulty::default(), database());
+    let (sender, heard) = sync_channel(1_000);
+    let manager =
+        builder(&db, &storage, FORMATS[0]).on_backup_failure(move |_, n| sender.send(n).unwrap()).build().unwrap();
+    storage.fail_every(Op::Create, ErrorKind::PermissionDenied);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..25).for_each(|_| assert!(manager.backup_now().is_err())));
+        }
+    });
+    let mut counts: Vec<u64> = heard.try_iter().collect();
+    counts.sort_unstable();
+    assert!(counts.into_iter().eq(1..=100));
+}

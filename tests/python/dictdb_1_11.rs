@@ -1,0 +1,134 @@
+//! Files that DictDB 1.11 wrote restore here to exactly what it held.
+
+use std::path::{Path, PathBuf};
+
+use dictdb::{DictDb, Error, Lineage, list_backups, restore};
+
+use crate::oracle::{self, Plain, assert_same, of_db, read_json};
+
+const FULL: &str = "dictdb_backup_1795344629_791450.json";
+const DELTAS: [&str; 3] = [
+    "dictdb_delta_1795344629_940267.json",
+    "dictdb_delta_1795344630_061409.json",
+    "dictdb_delta_1795344630_111907.json",
+];
+
+fn data(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dictdb-1.11").join(file)
+}
+
+/// The full backup, and the chain after each delta.
+fn stages() -> [Plain; 4] {
+    let mut plain = oracle::tables(&read_json(&data(FULL))["tables"]);
+    let mut stages = [plain.clone(), plain.clone(), plain.clone(), plain.clone()];
+    for (stage, delta) in stages.iter_mut().skip(1).zip(DELTAS) {
+        oracle::apply_delta(&mut plain, &read_json(&data(delta)));
+        *stage = plain.clone();
+    }
+    stages
+}
+
+#[test]
+fn a_chain_of_dictdb_1_11_restores_to_exactly_what_it_held() {
+    let (db, report) = restore(data("")).unwrap();
+    assert_eq!(report.full, Some(data(FULL)));
+    assert_eq!(report.deltas, DELTAS.map(data));
+    assert_eq!(report.point.lineage, Lineage::DICTDB_1_11);
+    assert!(!report.fell_back && report.damaged.is_empty() && report.left_out.is_empty(), "{report}");
+
+    let mut expected = oracle::tables(&read_json(&data("expected.json")));
+    let full = oracle::tables(&read_json(&data(FULL))["tables"]);
+    for (name, table) in &mut expected {
+        table.schema = full[name].schema.clone(); // expected.json has none
+    }
+    assert_eq!(report.records as usize, expected.values().map(|table| table.records.len()).sum::<usize>());
+    assert_same(&of_db(&db), &expected, "restored");
+    assert!(!expected["nets"].schema.is_null(), "the chain has a table with a schema");
+}
+
+#[test]
+fn the_single_files_of_dictdb_1_11_load_and_apply_with_its_own_counts() {
+    let db = DictDb::load(data(FULL)).unwrap();
+    let mut plain = oracle::tables(&read_json(&data(FULL))["tables"]);
+    assert_same(&of_db(&db), &plain, "full");
+    for delta in DELTAS {
+        let affected = oracle::apply_delta(&mut plain, &read_json(&data(delta)));
+        assert!(affected > 0);
+        assert_eq!(db.apply_delta(data(delta)).unwrap(), affected, "{delta}");
+        assert_same(&of_db(&db), &plain, delta);
+    }
+}
+
+#[test]
+fn deltas_of_dictdb_1_11_older_than_the_chosen_full_are_ignored() {
+    let stages = stages();
+    // The full backup put behind 0, 1, 2 and all 3 of the deltas.
+    let stamps = ["1795344629_791450", "1795344630_000000", "1795344630_100000", "1795344631_000000"];
+    for (older, stamp) in stamps.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        for delta in DELTAS {
+            std::fs::copy(data(delta), dir.path().join(delta)).unwrap();
+        }
+        std::fs::copy(data(FULL), dir.path().join(format!("dictdb_backup_{stamp}.json"))).unwrap();
+        let mut expected = stages[0].clone();
+        for delta in &DELTAS[older..] {
+            oracle::apply_delta(&mut expected, &read_json(&data(delta)));
+        }
+        let (db, report) = restore(dir.path()).unwrap();
+        let applied: Vec<PathBuf> = DELTAS[older..].iter().map(|delta| dir.path().join(delta)).collect();
+        assert_eq!(report.deltas, applied, "{older} older");
+        assert!(report.left_out.is_empty(), "{report}");
+        assert_same(&of_db(&db), &expected, &format!("{older} older"));
+        // Had an old delta been applied, it would show.
+        assert!(older == 0 || of_db(&db) != stages[3], "{older} older");
+    }
+}
+
+#[test]
+fn the_newest_full_backup_of_dictdb_1_11_is_the_one_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in DELTAS.into_iter().chain([FULL]) {
+        std::fs::copy(data(file), dir.path().join(file)).unwrap();
+    }
+    // A full backup of DictDB's that holds something else than the chain before it.
+    let newer = r#"{"tables": {"t": {"primary_key": "id", "schema": null, "records": [{"id": 1, "x": 2.0}]}}}"#;
+    std::fs::write(dir.path().join("dictdb_backup_1795344640_000000.json"), newer).unwrap();
+    let (db, report) = restore(dir.path()).unwrap();
+    assert!(report.deltas.is_empty());
+    assert_eq!(db.table_names(), ["t"]);
+    let record = db.table("t").unwrap().get(1).unwrap().unwrap();
+    assert_eq!(serde_json::to_string(&record).unwrap(), r#"{"id":1,"x":2.0}"#);
+}
+
+#[test]
+fn the_files_of_dictdb_1_11_are_listed_and_never_written_to() {
+    let read =
+        || -> Vec<Vec<u8>> { DELTAS.iter().chain([&FULL]).map(|file| std::fs::read(data(file)).unwrap()).collect() };
+    let before = read();
+    let listed = list_backups(data("")).unwrap();
+    assert_eq!(
+        listed.iter().map(|backup| backup.path.clone()).collect::<Vec<_>>(),
+        [FULL].iter().chain(&DELTAS).map(|file| data(file)).collect::<Vec<_>>()
+    );
+    assert!(listed.iter().all(|backup| backup.details.as_ref().is_ok_and(|details| details.end.is_none())));
+    let (db, _) = restore(data("")).unwrap();
+    assert_eq!(db.parent().unwrap().lineage, Lineage::DICTDB_1_11);
+    assert!(read() == before);
+}
+
+#[test]
+fn numbers_of_python_that_no_value_holds_are_refused_with_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("full.json");
+    for number in ["NaN", "Infinity", "-Infinity", "18446744073709551616", "-9223372036854775809"] {
+        let full = format!(
+            r#"{{"tables": {{"t": {{"primary_key": "id", "schema": null, "records": [{{"id": 1, "x": {number}}}]}}}}}}"#
+        );
+        std::fs::write(&file, &full).unwrap();
+        let Err(error) = DictDb::load(&file) else { panic!("{number} was taken") };
+        let Error::Corrupt { file: named, offset, .. } = &error else { panic!("{number}: {error}") };
+        assert_eq!(*named, file);
+        let at = full.find(number).unwrap() as u64;
+        assert!((at - 30..at + 30).contains(offset), "{number} stands at {at}: {error}");
+    }
+}
