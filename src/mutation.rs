@@ -13,6 +13,8 @@
 //!
 //! A `table` entry stands only where the table changes, and never last, so that every commit has one encoding.
 
+use std::ops::Range;
+
 use crate::definition::TableDefinition;
 use crate::history::{Seq, Timestamp};
 use crate::limits::NAME_BYTES_MAX;
@@ -83,7 +85,8 @@ pub(crate) enum Event<'a> {
 /// Writes the payload of one commit behind what `out` holds already.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CommitWriter {
-    table: Option<String>,
+    /// Where in the buffer the name of the table stands that the mutations are of.
+    table: Option<Range<usize>>,
 }
 
 impl CommitWriter {
@@ -124,13 +127,11 @@ impl CommitWriter {
     }
 
     fn table(&mut self, out: &mut Vec<u8>, table: &str) {
-        if self.table.as_deref() != Some(table) {
+        let current = self.table.clone().and_then(|name| out.get(name));
+        if current != Some(table.as_bytes()) {
             out.push(TABLE);
             wire::put_str(out, table);
-            match &mut self.table {
-                Some(current) => table.clone_into(current),
-                None => self.table = Some(table.to_owned()),
-            }
+            self.table = Some(out.len().saturating_sub(table.len())..out.len());
         }
     }
 }

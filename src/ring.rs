@@ -31,6 +31,8 @@ pub(crate) struct Ring {
     /// The chunk that grows, and where each of its frames begins.
     open: Vec<u8>,
     offsets: Vec<u32>,
+    /// The memory of a chunk that went and that nobody else held, for the next one.
+    spare: Vec<u8>,
     /// Seq of the newest frame pushed, whether or not it is still held.
     last: Seq,
     /// Seq of the oldest frame held; `last + 1` where none is.
@@ -73,6 +75,7 @@ impl Ring {
             closed_bytes: 0,
             open: Vec::new(),
             offsets: Vec::new(),
+            spare: Vec::new(),
             last,
             oldest: Seq::new(last.get().saturating_add(1)),
         }
@@ -116,6 +119,7 @@ impl Ring {
                 Some(chunk) => {
                     self.closed_bytes = self.closed_bytes.saturating_sub(chunk.bytes.len());
                     self.oldest = chunk.last.next().unwrap_or(chunk.last);
+                    self.spare = Arc::try_unwrap(chunk.bytes).unwrap_or_default();
                 }
                 None => break,
             }
@@ -152,7 +156,13 @@ impl Ring {
     fn close_chunk(&mut self) {
         let count = self.offsets.len() as u64;
         let first = Seq::new(self.last.get().saturating_add(1).saturating_sub(count));
-        let bytes = std::mem::take(&mut self.open);
+        let mut next = std::mem::take(&mut self.spare);
+        next.clear();
+        // One that a large frame had needed is not kept.
+        if next.capacity() > self.chunk_bytes.saturating_mul(2) {
+            next = Vec::new();
+        }
+        let bytes = std::mem::replace(&mut self.open, next);
         self.closed_bytes = self.closed_bytes.saturating_add(bytes.len());
         self.closed.push_back(Chunk { first, last: self.last, bytes: Arc::new(bytes) });
         self.offsets.clear();

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 use super::names::Names;
 use super::{DEPTH, Tag};
 use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
@@ -59,7 +61,7 @@ pub(super) struct Writer<'o> {
     /// Containers begun and not ended.
     depth: usize,
     /// Where the names of the dicts not ended stand in `out`, the innermost dict's last.
-    names: Vec<(usize, usize)>,
+    names: SmallVec<[(usize, usize); 16]>,
 }
 
 /// A container begun. Its count is put right when it ends: a length told beforehand is only a guess at how many bytes
@@ -79,7 +81,7 @@ impl<'o> Writer<'o> {
         write: impl FnOnce(&mut Writer<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let start = out.len();
-        let mut writer = Writer { out, start, depth: 0, names: Vec::with_capacity(16) };
+        let mut writer = Writer { out, start, depth: 0, names: SmallVec::new() };
         let outcome = write(&mut writer).and_then(|done| match writer.bytes_written() {
             bytes if bytes > ROW_BYTES_MAX => Err(EncodeError::TooLarge(bytes).into()),
             _ => Ok(done),

@@ -70,19 +70,8 @@ pub(crate) fn write_delta(
 ) -> Result<Made> {
     assert_eq!(slice.last, state.seq, "a delta leads to the state that was backed up");
     let touched = touched_by(slice);
-    let none = BTreeSet::new();
-    let keys_of = |name: &str| touched.get(name).map_or(&none, |t| &t.keys);
-    let present: Vec<(&str, &Touched, &TableState)> =
-        touched.iter().filter_map(|(name, t)| Some((name.as_str(), t, state.table(name)?))).collect();
-    let deleted = |touched: &Touched, table: &TableState| -> Vec<Key> {
-        // A table made since the base held nothing at the base that would have to go.
-        touched.keys.iter().filter(|key| !touched.created && table.get(key).is_none()).cloned().collect()
-    };
-    let mut records = 0_u64;
-    for (name, touched, table) in &present {
-        let upserts = keys_of(name).iter().filter(|key| table.get(key).is_some()).count();
-        records = records.saturating_add(upserts as u64).saturating_add(deleted(touched, table).len() as u64);
-    }
+    let present: Vec<Outcome<'_>> = touched.iter().filter_map(|(name, t)| Outcome::of(name, t, state)).collect();
+    let records = present.iter().map(|o| o.upserts.len().saturating_add(o.deletes.len()) as u64).sum();
     let commits = slice.last.since(slice.after);
     let mut out = Document::begin(sink, state, origin, false, (commits, records))?;
     let dropped: Vec<&str> = touched.iter().filter(|(_, t)| t.dropped).map(|(name, _)| name.as_str()).collect();
@@ -94,11 +83,11 @@ pub(crate) fn write_delta(
     out.text(&seconds(origin.created))?;
     out.text(",\n    \"tables\": {")?;
     let mut done = 0_u64;
-    for (n, (name, touched, table)) in present.iter().enumerate() {
+    for (n, Outcome { name, created, table, upserts, deletes }) in present.iter().enumerate() {
         out.text(if n > 0 { ",\n        " } else { "\n        " })?;
         out.value(name)?;
         out.text(": {\n            ")?;
-        if touched.created {
+        if *created {
             out.text("\"created\": {")?;
             out.definition(table.definition(), "")?;
             out.text("},\n            ")?;
@@ -106,8 +95,7 @@ pub(crate) fn write_delta(
         out.text("\"next_key\": ")?;
         out.value(&table.next_key())?;
         out.text(",\n            \"upserts\": [")?;
-        let upserts = touched.keys.iter().filter_map(|key| Some((key, table.get(key)?)));
-        for (n, (key, row)) in upserts.enumerate() {
+        for (n, (key, row)) in upserts.iter().enumerate() {
             out.text(if n > 0 { ",\n                " } else { "\n                " })?;
             out.record(name, key, row)?;
             done = done.saturating_add(1);
@@ -116,7 +104,7 @@ pub(crate) fn write_delta(
             }
         }
         out.text("\n            ],\n            \"deletes\": [")?;
-        for (n, key) in deleted(touched, table).iter().enumerate() {
+        for (n, key) in deletes.iter().enumerate() {
             out.text(if n > 0 { ", " } else { "" })?;
             match key {
                 Key::Int(n) => out.value(n)?,
@@ -132,16 +120,42 @@ pub(crate) fn write_delta(
     Ok(Made { records, commits })
 }
 
+/// What became of one table that is still there.
+struct Outcome<'t> {
+    name: &'t str,
+    created: bool,
+    table: &'t TableState,
+    upserts: Vec<(&'t Key, &'t Row)>,
+    deletes: Vec<&'t Key>,
+}
+
+impl<'t> Outcome<'t> {
+    fn of(name: &'t str, touched: &'t Touched, state: &'t State) -> Option<Outcome<'t>> {
+        let table = state.table(name)?;
+        let (mut upserts, mut deletes) = (Vec::new(), Vec::new());
+        for key in &touched.keys {
+            match table.get(key) {
+                Some(row) => upserts.push((key, row)),
+                // A table made since the base held nothing at the base that would have to go.
+                None if !touched.created => deletes.push(key),
+                None => {}
+            }
+        }
+        Some(Outcome { name, created: touched.created, table, upserts, deletes })
+    }
+}
+
 /// Folds the commits, which this process made, into what they touched.
 fn touched_by(slice: &RingSlice) -> BTreeMap<String, Touched> {
     let mut tables: BTreeMap<String, Touched> = BTreeMap::new();
     for frame in slice.frames() {
         let Ok(mut reader) = CommitReader::new(frame.payload) else { unreachable!("a frame in the ring is valid") };
         while let Ok(Some((table, event))) = reader.next() {
-            if !tables.contains_key(table) {
-                tables.insert(table.to_owned(), Touched::default());
-            }
-            let Some(touched) = tables.get_mut(table) else { continue };
+            // A name is made a String once a table, not once a change.
+            let touched = match tables.get_mut(table) {
+                Some(touched) => touched,
+                None => tables.entry(table.to_owned()).or_default(),
+            };
             match event {
                 Event::Put { key_field, row } => {
                     let Ok((_, key)) = row::key_at_field(row, key_field) else {
