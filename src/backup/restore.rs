@@ -1,6 +1,6 @@
 //! From a directory of backups back to a database: the newest sound snapshot, then the deltas that join onto it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::db::{Builder, DictDb};
 use crate::error::{DamagedBackup, Error, Result};
 use crate::file::name::{BackupKind, Stamp};
 use crate::file::{self, Trust};
-use crate::history::{Lineage, Point};
+use crate::history::{Lineage, Point, Seq};
 use crate::progress::{Progress, ProgressFn, Stage, Watch};
 use crate::state::{Identity, State};
 use crate::storage::{DiskStorage, Storage};
@@ -276,8 +276,9 @@ impl RestoreOptions {
     ) -> Result<(State, RestoreReport)> {
         let mut used: BTreeSet<usize> = BTreeSet::new();
         let mut last_used = since;
-        let mut lineages: BTreeSet<Lineage> = [state.identity.lineage].into();
-        lineages.extend(state.identity.parent.map(|parent| parent.lineage));
+        // How far the state goes along each history that it passed through.
+        let mut reached: BTreeMap<Lineage, Seq> = [(state.identity.lineage, state.seq)].into();
+        reached.extend(state.identity.parent.map(|parent| (parent.lineage, parent.seq)));
         let legacy = state.identity.lineage == Lineage::DICTDB_1_11;
         while let Some(index) = next_delta(catalog, &used, &state, last_used, legacy) {
             used.insert(index);
@@ -287,7 +288,7 @@ impl RestoreOptions {
             let before = state.clone();
             match file::apply_delta(&*self.storage, &entry.path, &mut state, self.trust, &watch) {
                 Ok(_) => {
-                    lineages.insert(state.identity.lineage);
+                    reached.insert(state.identity.lineage, state.seq);
                     last_used = last_used.max(Some(entry.name.stamp));
                     report.bytes = report.bytes.saturating_add(entry.bytes());
                     report.deltas.push(entry.path.clone());
@@ -304,7 +305,7 @@ impl RestoreOptions {
                 Err(error) => return Err(error),
             }
         }
-        // What lies behind the last file used was not needed. What lies before it and was not used is missed.
+        // A sound delta that leads beyond the state was left out. A damaged one was needed unless a later file was used.
         let newer = |entry: &Entry| Some(entry.name.stamp) > last_used;
         let mut missed: Option<(usize, PathBuf, Point)> = None;
         for (index, entry) in catalog.entries.iter_mut().enumerate() {
@@ -312,7 +313,7 @@ impl RestoreOptions {
                 continue;
             }
             let covered = |entry: &Entry| {
-                entry.history().is_some_and(|h| lineages.contains(&h.end.lineage) && h.end.seq <= state.seq)
+                entry.history().is_some_and(|h| reached.get(&h.end.lineage).is_some_and(|seq| h.end.seq <= *seq))
             };
             if !used.contains(&index) && !covered(entry) {
                 self.check_entry(entry)?; // before it is called a stranger to the chain

@@ -3,9 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use dictdb::{
-    BackupFormat, BackupKind, BackupManager, Commit, Commits, DictDb, Error, FieldType, Key, Mutation, Record, Records,
-    RecordsAs, RestoreOptions, Schema, Seq, Snapshot, Table, TableDefinition, TableView, TypedTable, Upserted, Value,
-    record, restore,
+    BackupFormat, BackupKind, BackupManager, Commit, Commits, DictDb, Error, FieldType, Key, ManualClock, Mutation,
+    Record, Records, RecordsAs, RestoreOptions, Schema, Seq, Snapshot, Table, TableDefinition, TableView, Timestamp,
+    TypedTable, Upserted, Value, record, restore,
 };
 use serde::{Deserialize, Serialize};
 
@@ -593,6 +593,34 @@ fn commits_that_were_given_up_do_not_come_back_behind_a_newer_full_backup() {
     let (restored, report) = restore(dir.path()).unwrap();
     assert_eq!(report.point, again.snapshot().point(), "{report}");
     assert!(report.deltas.is_empty() && restored.table("users").unwrap().is_empty().unwrap(), "{report}");
+}
+
+// Two futures of one point: the database that made the backups went on, and so did one restored from them. The delta of
+// the former once passed for covered by the full backup of the latter, as its seqs were lower.
+#[test]
+fn a_delta_of_another_future_of_the_same_point_is_not_taken_for_covered() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let clock = ManualClock::new(Timestamp::from_micros(1_000_000));
+    let db = DictDb::builder().clock(clock.clone()).build();
+    let table = db.create_table("users", "id").unwrap();
+    let full = incremental(&db, dir.path()).backup_full().unwrap().file;
+    std::fs::copy(&full, elsewhere.path().join(full.file_name().unwrap())).unwrap();
+
+    let again = RestoreOptions::new().database(DictDb::builder().clock(clock.clone())).restore(dir.path()).unwrap().0;
+    again.table("users").unwrap().insert_many([record! { "id": 1 }]).unwrap();
+    again.table("users").unwrap().insert_many([record! { "id": 2 }]).unwrap();
+    incremental(&again, dir.path()).backup_full().unwrap();
+
+    clock.advance(std::time::Duration::from_secs(1));
+    table.insert(record! { "id": 3 }).unwrap();
+    let delta = incremental(&db, elsewhere.path()).backup_delta().unwrap();
+    assert_eq!((delta.kind, delta.seq < again.seq()), (BackupKind::Delta, true));
+    std::fs::copy(&delta.file, dir.path().join(delta.file.file_name().unwrap())).unwrap();
+
+    let refused = restore(dir.path());
+    assert!(matches!(&refused, Err(Error::MissingLink { .. })), "{refused:?}");
+    let (earlier, report) = RestoreOptions::new().accept_earlier(true).restore(dir.path()).unwrap();
+    assert_eq!((earlier.digest(), report.left_out.len()), (again.digest(), 1));
 }
 
 // Two empty deltas at one point, the second of a restored database: restore once applied the first one last, and ended
