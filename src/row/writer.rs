@@ -1,5 +1,6 @@
 //! Writes the values of a row one after the other: what the serde serializer and the JSON reader have in common.
 
+use std::cell::Cell;
 use std::fmt;
 
 use smallvec::SmallVec;
@@ -62,7 +63,16 @@ pub(super) struct Writer<'o> {
     depth: usize,
     /// Where the names of the dicts not ended stand in `out`, the innermost dict's last.
     names: SmallVec<[(usize, usize); 16]>,
+    /// Of a row that is a struct: where the names of its fields lie in the program, and their lengths.
+    shape: Shape,
 }
+
+/// Names of a struct's fields, by place and length. They are `'static`: the same places hold the same names.
+type Shape = SmallVec<[(usize, usize); 16]>;
+
+// The last struct of this thread whose names were found to be all different. The next row is most often one of its kind,
+// and comparing each name with each is a sixth of what an insertion does.
+thread_local!(static SHAPE: Cell<Shape> = const { Cell::new(SmallVec::new_const()) });
 
 /// A container begun. Its count is put right when it ends: a length told beforehand is only a guess at how many bytes
 /// the count will take, since a `Serialize` may say nothing, or something wrong.
@@ -81,7 +91,7 @@ impl<'o> Writer<'o> {
         write: impl FnOnce(&mut Writer<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let start = out.len();
-        let mut writer = Writer { out, start, depth: 0, names: SmallVec::new() };
+        let mut writer = Writer { out, start, depth: 0, names: SmallVec::new(), shape: Shape::new() };
         let outcome = write(&mut writer).and_then(|done| match writer.bytes_written() {
             bytes if bytes > ROW_BYTES_MAX => Err(EncodeError::TooLarge(bytes).into()),
             _ => Ok(done),
@@ -204,6 +214,15 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
+    /// The name of a field of a struct, whose value follows.
+    #[inline]
+    pub(super) fn static_name(&mut self, dict: &mut Open, name: &'static str) -> Result<(), EncodeError> {
+        if self.depth == 1 {
+            self.shape.push((name.as_ptr().addr(), name.len()));
+        }
+        self.name(dict, name)
+    }
+
     pub(super) fn end_list(&mut self, list: Open) {
         self.depth = self.depth.saturating_sub(1);
         self.put_count(&list);
@@ -211,6 +230,24 @@ impl<'o> Writer<'o> {
 
     pub(super) fn end_dict(&mut self, dict: Open) -> Result<(), EncodeError> {
         // Before the count is put right, which may move the names.
+        if self.depth == 1 && self.shape.len() as u64 == dict.count {
+            let known = SHAPE.take();
+            if known == self.shape {
+                SHAPE.set(known);
+            } else {
+                self.check_names(&dict)?;
+                SHAPE.set(std::mem::take(&mut self.shape));
+            }
+        } else {
+            self.check_names(&dict)?;
+        }
+        self.names.truncate(dict.names_from);
+        self.depth = self.depth.saturating_sub(1);
+        self.put_count(&dict);
+        Ok(())
+    }
+
+    fn check_names(&self, dict: &Open) -> Result<(), EncodeError> {
         let mut names = Names::new();
         for &(from, to) in self.names.get(dict.names_from..).unwrap_or_default() {
             let name = self.out.get(from..to).unwrap_or_default();
@@ -218,9 +255,6 @@ impl<'o> Writer<'o> {
                 return Err(EncodeError::DuplicateField(String::from_utf8_lossy(name).into_owned()));
             }
         }
-        self.names.truncate(dict.names_from);
-        self.depth = self.depth.saturating_sub(1);
-        self.put_count(&dict);
         Ok(())
     }
 
@@ -297,6 +331,33 @@ mod tests {
             let read = decode_record(row).unwrap();
             assert_eq!(read, record, "seed {seed}");
             assert_eq!(read.to_string(), record.to_string(), "seed {seed}: order");
+        }
+    }
+
+    /// A struct whose fields have these names.
+    struct Named(&'static [&'static str]);
+
+    impl Serialize for Named {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeStruct;
+            let mut fields = serializer.serialize_struct("Named", self.0.len())?;
+            self.0.iter().try_for_each(|name| fields.serialize_field(name, &1))?;
+            fields.end()
+        }
+    }
+
+    #[test]
+    fn a_struct_with_a_field_twice_is_refused_whatever_structs_came_before() {
+        let (good, longer, twice) = (Named(&["a", "b"]), Named(&["a", "b", "c"]), Named(&["a", "b", "a"]));
+        for before in [&good, &longer, &twice, &Named(&[])] {
+            for _ in 0..3 {
+                let _ = encode(before, &mut Vec::new());
+                let mut out = Vec::new();
+                assert_eq!(encode(&twice, &mut out), Err(EncodeError::DuplicateField("a".to_owned())));
+                assert!(out.is_empty());
+                encode(&good, &mut out).unwrap();
+                encode(&longer, &mut out).unwrap();
+            }
         }
     }
 
