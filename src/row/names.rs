@@ -29,7 +29,7 @@ impl<'a> Names<'a> {
                 // All sixteen at once, without a branch: 32 bits each, which the oldest of x86-64 compares in fours.
                 // Most names differ in their heads already; those that are not used yet are no name's.
                 let alike = heads.iter().fold(0, |alike, other| alike | u32::from(*other == head));
-                if alike != 0 && names.iter().any(|other| *other == name) {
+                if alike != 0 && names.contains(&name) {
                     return false;
                 }
                 match heads.get_mut(names.len()) {
