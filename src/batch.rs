@@ -254,7 +254,7 @@ fn keyed<'r>(state: &TableState, table: &str, row: &'r [u8]) -> Result<(Key, usi
             return Err(invalid(format!("has {} bytes; {NAME_BYTES_MAX} are the most", key.len())));
         }
         KeyIn::Other { kind, .. } => {
-            return Err(invalid(format!("must be an integer of 64 bits, signed, or a string, not a {kind}")));
+            return Err(invalid(format!("must be an integer of 64 bits, signed, or a string; this is of kind {kind}")));
         }
         KeyIn::Missing | KeyIn::Null { .. } => {
             let key = state

@@ -23,7 +23,8 @@ use crate::view::Snapshot;
 /// An in-memory database: tables of records by primary key, every change a commit of one log.
 ///
 /// Cloning a handle is cheap and gives the same database; handles may be used from any number of threads. One writer
-/// works at a time; readers never wait for a transaction, only for the microsecond in which a commit is applied.
+/// works at a time; readers never wait for a transaction, only while a single operation is applied: about a microsecond
+/// for a small record, as long as it takes to copy a large one or to free a dropped table.
 ///
 /// It lives in memory and ends with its last handle: what must survive the process is backed up with
 /// [`BackupManager`](crate::BackupManager) or [`DictDb::save`], and comes back with [`restore`](crate::restore).

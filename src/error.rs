@@ -254,6 +254,9 @@ pub enum Error {
     /// A write from inside a transaction that did not go through the transaction.
     #[error("a write inside transaction(..) must go through its `tx`; this one would wait for itself forever")]
     NestedWrite,
+    /// A backup was asked for from inside the progress callback of one of the same manager.
+    #[error("a backup cannot be made from inside on_progress of the same manager: it would wait for itself forever")]
+    NestedBackup,
     /// A writer panicked halfway through a commit. Reads go on; restore or restart to write again.
     #[error("an earlier write broke off inside the engine; reads go on, but nothing more can be written")]
     Poisoned,

@@ -193,8 +193,10 @@ pub(crate) fn encode_error(table: &str, error: EncodeError) -> Error {
     }
 }
 
-/// Rows inserted under the lock that readers share; more are inserted into a copy, so that readers do not wait.
+/// Rows, and bytes of them, inserted under the lock that readers share; more are inserted into a copy, so that readers
+/// do not wait.
 const ROWS_IN_PLACE_MAX: usize = 4_096;
+const BYTES_IN_PLACE_MAX: usize = 1 << 20;
 
 /// Encodes all values, without a lock, then inserts them in one commit.
 pub(crate) fn insert_many<V>(
@@ -208,7 +210,7 @@ pub(crate) fn insert_many<V>(
         encode(value, &mut rows.bytes).map_err(|error| encode_error(table, error))?;
         rows.end_row();
     }
-    if rows.len() <= ROWS_IN_PLACE_MAX {
+    if rows.len() <= ROWS_IN_PLACE_MAX && rows.bytes.len() <= BYTES_IN_PLACE_MAX {
         db.write(|batch| batch.insert_all(table, &rows))
     } else {
         db.transaction_batch(|batch| batch.insert_all(table, &rows))

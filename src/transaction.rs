@@ -141,7 +141,8 @@ impl<'a> TransactionTable<'_, 'a> {
     /// # Errors
     /// As there.
     pub fn delete(&self, key: impl Into<Key>) -> Result<bool> {
-        self.batch().delete(&self.name, &key.into())
+        let key = key.into();
+        self.batch().delete(&self.name, &key)
     }
 
     /// The record with this key, this transaction's own writes included.

@@ -104,21 +104,23 @@ impl Entry {
 
 /// A file that was copied over another name, or renamed, says so: name and content must agree.
 fn agrees(path: &Path, name: &BackupName, summary: Summary) -> Result<Summary> {
+    // Where the field stands in a binary header; in JSON it is all in the first lines.
+    let at = |offset: u64| if summary.format == BackupFormat::Binary { offset } else { 0 };
     if summary.format != name.format {
         return Err(Error::corrupt(path, 0, format!("a {} file, as its name says", name.format)));
     }
     if summary.kind != name.kind {
-        return Err(Error::corrupt(path, 10, format!("a {} backup, as its name says", name.kind)));
+        return Err(Error::corrupt(path, at(10), format!("a {} backup, as its name says", name.kind)));
     }
     let stamp = |created: Timestamp| u64::try_from(created.as_micros()).ok().map(Stamp::new);
     match &summary.history {
         Some(history) if stamp(history.created) != Some(name.stamp) => {
             let found = history.created.as_micros();
             let expected = format!(
-                "the creation time {} that its name says, not {found}: the file was renamed or copied",
+                "the creation time {} that its name says, not {found}: the file was renamed, copied or damaged",
                 name.stamp.get()
             );
-            Err(Error::corrupt(path, 112, expected))
+            Err(Error::corrupt(path, at(112), expected))
         }
         _ => Ok(summary),
     }

@@ -220,6 +220,7 @@ impl Chain {
         base: Option<Point>,
         fill: impl FnOnce(&mut Sink, &Origin, &std::path::Path) -> Result<Made>,
     ) -> Result<(BackupName, PathBuf, Made, u64)> {
+        let known = self.known;
         let stamp = Stamp::next(db::now(db), self.stamp)
             .ok_or_else(|| Error::Exhausted { what: "the stamps of backup names".to_owned() })?;
         let created = i64::try_from(stamp.get())
@@ -230,6 +231,13 @@ impl Chain {
         let origin = Origin { base, created: Timestamp::from_micros(created) };
         let (made, bytes) = publish(&*settings.storage, &path, Existing::Refuse, |sink| fill(sink, &origin, &path))?;
         self.known = self.stamp;
+        // A file that another manager published meanwhile bears a stamp between the names seen and this one. Then what
+        // is known ends before it, and the next backup looks at the directory anew.
+        let names = catalog::names(&*settings.storage, &settings.dir).unwrap_or_default();
+        let strange = |n: &&BackupName| Some(n.stamp) > known && n.stamp < stamp;
+        if names.iter().any(|n| strange(&n)) {
+            self.known = known;
+        }
         Ok((name, path, made, bytes))
     }
 

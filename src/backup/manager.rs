@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use crate::backup::chain::{Chain, Settings, Wanted};
@@ -55,6 +55,8 @@ struct Inner {
     on_failure: Option<Box<FailureFn>>,
     /// Held for the whole of a backup: one at a time.
     chain: Mutex<Chain>,
+    /// The thread that holds it.
+    backing_up: Mutex<Option<ThreadId>>,
     /// When the next one is due. Taken alone or inside `chain`, and only for a moment.
     timing: Mutex<Timing>,
     changed: Condvar,
@@ -132,7 +134,8 @@ impl BackupManagerBuilder {
     }
 
     /// Called as backups proceed; `Break` ends the one at hand with [`Error::Cancelled`] and leaves nothing of it. A
-    /// panic in it is logged, and the backup goes on.
+    /// panic in it is logged, and the backup goes on. It cannot itself make a backup with this manager
+    /// ([`Error::NestedBackup`]).
     pub fn on_progress(mut self, callback: impl Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync + 'static) -> Self {
         self.progress = Some(Box::new(callback));
         self
@@ -172,6 +175,7 @@ impl BackupManagerBuilder {
             settings,
             on_failure: self.on_failure,
             chain: Mutex::new(chain),
+            backing_up: Mutex::new(None),
             timing: Mutex::new(Timing { schedule, running: false, generation: 0 }),
             changed: Condvar::new(),
             record: Mutex::new(record),
@@ -245,8 +249,9 @@ impl BackupManager {
     }
 
     /// Stops the thread, after the backup that it may be making, and finishes a pending notified change first: its
-    /// report, where there was one and something to back up. Does nothing else where the manager does not run. (Called
-    /// from inside a callback it does not wait for the thread.)
+    /// report, where there was one and something to back up. A change whose backup failed counts as pending. Does nothing
+    /// else where the manager does not run. (Called from inside a callback it does not wait for the thread; from inside
+    /// `on_progress` it leaves a pending change to the next `stop`.)
     ///
     /// # Errors
     /// As [`backup_now`](Self::backup_now), of the pending change's backup.
@@ -259,15 +264,21 @@ impl BackupManager {
             (thread.take(), timing.schedule.stop())
         };
         self.inner.changed.notify_all();
+        let inside = self.inner.is_inside_backup();
         if let Some(handle) = thread {
             // No lock is held: a callback on that thread may be calling start() or stop() itself.
-            if handle.thread().id() == std::thread::current().id() {
+            if inside || handle.thread().id() == std::thread::current().id() {
                 lock(&self.thread).get_or_insert(handle);
             } else if handle.join().is_err() {
                 tracing::error!("the backup thread ended with a panic");
             }
         }
         match pending {
+            // Not now; by the next stop, which at the latest comes when the manager is dropped.
+            Some(_) if inside => {
+                lock(&self.inner.timing).schedule.notify();
+                Ok(None)
+            }
             Some(cause) => self.inner.automatic(cause),
             None => Ok(None),
         }
@@ -305,7 +316,8 @@ impl BackupManager {
 
     /// Tells of a significant change. Where the manager runs, its thread makes a backup as soon as
     /// `min_backup_interval` allows, and this returns at once; where it does not, the backup is made here, or kept for
-    /// later. Changes that come while one waits share its backup.
+    /// later. Changes that come while one waits share its backup. Should that backup fail, the next periodic one or `stop`
+    /// makes up for it.
     ///
     /// # Errors
     /// As [`backup_now`](Self::backup_now), where the backup is made here.
@@ -320,6 +332,7 @@ impl BackupManager {
                 self.inner.changed.notify_all();
                 Ok(Notified::Scheduled)
             }
+            Some(_) if self.inner.is_inside_backup() => Ok(Notified::Deferred),
             Some(Step::WaitUntil(_)) => Ok(Notified::Deferred),
             Some(Step::Backup(cause)) => Ok(match self.inner.automatic(cause)? {
                 Some(report) => Notified::BackedUp(Box::new(report)),
@@ -414,8 +427,10 @@ impl Inner {
             match timing.schedule.next(now) {
                 Step::Backup(cause) => {
                     drop(timing);
-                    // Counted, logged and told to the callback inside.
-                    let _ = self.automatic(cause);
+                    // A failure is counted, logged and told to the callback inside.
+                    if catch_unwind(AssertUnwindSafe(|| self.automatic(cause))).is_err() {
+                        self.storage_panicked();
+                    }
                     timing = lock(&self.timing);
                 }
                 Step::WaitUntil(None) => timing = self.changed.wait(timing).unwrap_or_else(PoisonError::into_inner),
@@ -433,17 +448,23 @@ impl Inner {
 
     /// One backup, with everything that belongs to it. `Ok(None)` where an automatic one found nothing to do.
     fn attempt(&self, cause: Cause, wanted: Wanted) -> Result<Option<BackupReport>> {
+        if self.is_inside_backup() {
+            return Err(Error::NestedBackup);
+        }
         let outcome = {
             let mut chain = lock(&self.chain);
+            *lock(&self.backing_up) = Some(std::thread::current().id());
             // Before the state is looked at: a change notified from here on is not taken for backed up.
             lock(&self.timing).schedule.began(cause);
             let state = self.db.read().clone();
             let outcome = catch_unwind(AssertUnwindSafe(|| self.make(&mut chain, &state, cause, wanted)));
             drop(state);
+            *lock(&self.backing_up) = None;
             let now = self.now();
             match &outcome {
+                Ok(Ok(Some(_))) => lock(&self.timing).schedule.finished(now),
                 Ok(Ok(None)) => lock(&self.timing).schedule.skipped(now),
-                _ => lock(&self.timing).schedule.finished(now),
+                Ok(Err(_)) | Err(_) => lock(&self.timing).schedule.failed(now),
             }
             self.changed.notify_all();
             match outcome {
@@ -471,23 +492,40 @@ impl Inner {
             tracing::debug!("nothing was committed since the last backup");
             return Ok(None);
         }
-        let outcome = chain.back_up(&self.settings, &self.db, state, wanted);
-        let mut record = lock(&self.record);
-        match outcome {
+        match chain.back_up(&self.settings, &self.db, state, wanted) {
             Ok(report) => {
-                tracing::info!("{report}");
-                *record =
+                *lock(&self.record) =
                     Track { failures: 0, last_failure: None, last: chain.last(state), deltas: chain.deltas(state) };
+                tracing::info!("{report}");
                 Ok(Some(report))
             }
+            Err(Error::Cancelled) => Err((Error::Cancelled, 0)),
             Err(error) => {
-                if !matches!(error, Error::Cancelled) {
-                    record.failures = record.failures.saturating_add(1);
-                    record.last_failure = Some(error.to_string());
-                }
-                Err((error, record.failures))
+                let failures = self.count_failure(&error);
+                Err((error, failures))
             }
         }
+    }
+
+    /// Gives how many there have been in a row.
+    fn count_failure(&self, error: &Error) -> u64 {
+        let mut record = lock(&self.record);
+        record.failures = record.failures.saturating_add(1);
+        record.last_failure = Some(error.to_string());
+        record.failures
+    }
+
+    /// A storage of the user's that panics fails the backup, not the thread.
+    fn storage_panicked(&self) {
+        let source = std::io::Error::other("the storage panicked");
+        let error = Error::Io { op: "back up into", path: self.settings.dir.clone(), source };
+        let failures = self.count_failure(&error);
+        self.tell_failure(&error, failures);
+    }
+
+    /// Whether this thread is making a backup: then this is a call from inside its progress callback.
+    fn is_inside_backup(&self) -> bool {
+        *lock(&self.backing_up) == Some(std::thread::current().id())
     }
 
     fn tell_failure(&self, error: &Error, failures: u64) {

@@ -69,7 +69,7 @@ pub enum Promotion {
     NoChain,
     /// The ring no longer holds all commits since the checkpoint. Give it more bytes, or back up more often.
     Gap,
-    /// A file of the chain is no longer there, or no longer sound.
+    /// A file of the chain is no longer there. (Damage inside a file shows only when it is read.)
     ChainBroken,
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for Promotion {
         f.write_str(match self {
             Promotion::NoChain => "there is no chain for a delta to join onto",
             Promotion::Gap => "the ring no longer holds all commits since the checkpoint",
-            Promotion::ChainBroken => "a file of the chain is gone or damaged",
+            Promotion::ChainBroken => "a file of the chain is gone",
         })
     }
 }

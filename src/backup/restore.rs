@@ -88,7 +88,8 @@ impl RestoreOptions {
         }
     }
 
-    /// Restores the history that this lineage is part of, where the directory holds several.
+    /// Restores the history that this lineage is part of, where the directory holds several: what it descends from and
+    /// what descends from it, and nothing that merely took the directory over.
     pub fn lineage(mut self, lineage: Lineage) -> RestoreOptions {
         self.lineage = Some(lineage);
         self
@@ -135,15 +136,14 @@ impl RestoreOptions {
     pub fn restore(&self, dir: impl AsRef<Path>) -> Result<(DictDb, RestoreReport)> {
         let dir = dir.as_ref();
         let started = SystemClock.monotonic();
-        let mut catalog = Catalog::read(&*self.storage, dir, self.trust)?;
-        if let Err(Error::SeveralHistories { .. }) = self.keep_one_history(dir, &mut catalog) {
-            // A damaged first line of a JSON file can make a stranger of it.
-            for entry in &mut catalog.entries {
-                self.check_entry(entry)?;
+        let (mut state, mut report) = match self.whole(dir) {
+            Err(Error::MissingLink { .. } | Error::Corrupt { .. } | Error::ChecksumMismatch { .. })
+                if self.accept_earlier =>
+            {
+                self.replay(dir, &mut self.catalog(dir)?, 0, true)?
             }
-            self.keep_one_history(dir, &mut catalog)?;
-        }
-        let (mut state, mut report) = self.replay(dir, &mut catalog)?;
+            outcome => outcome?,
+        };
         report.point = state.point();
         report.time = state.time;
         report.records = state.record_count();
@@ -157,13 +157,47 @@ impl RestoreOptions {
         Ok((self.builder.clone().build_from(state), report))
     }
 
+    /// The state that leaves nothing out. Where the chain of the newest full backup has a hole, that of an older one may
+    /// have none: two managers that take turns in a directory each go on with their own.
+    fn whole(&self, dir: &Path) -> Result<(State, RestoreReport)> {
+        let mut hole = None;
+        for passed_over in 0.. {
+            let mut catalog = self.catalog(dir)?;
+            let newer: Vec<Point> = sound_fulls(&catalog).take(passed_over).collect();
+            if newer.len() < passed_over {
+                break;
+            }
+            match self.replay(dir, &mut catalog, passed_over, false) {
+                Ok((state, report)) => {
+                    let covered = |end: &Point| end.lineage == state.identity.lineage && end.seq <= state.seq;
+                    if newer.iter().all(covered) {
+                        return Ok((state, report));
+                    }
+                }
+                Err(error @ Error::MissingLink { .. }) => _ = hole.get_or_insert(error),
+                // What is wrong with the newest is what there is to say.
+                Err(error) => return Err(hole.unwrap_or(error)),
+            }
+        }
+        Err(hole.unwrap_or_else(|| Error::NoBackup { dir: dir.to_owned(), damaged: Vec::new() }))
+    }
+
+    fn catalog(&self, dir: &Path) -> Result<Catalog> {
+        let mut catalog = Catalog::read(&*self.storage, dir, self.trust)?;
+        self.keep_one_history(dir, &mut catalog)?;
+        Ok(catalog)
+    }
+
     /// Leaves the files of one history in the catalog: lineages that parents and bases tie together are one.
     fn keep_one_history(&self, dir: &Path, catalog: &mut Catalog) -> Result<()> {
         let mut histories: Vec<BTreeSet<Lineage>> = Vec::new();
         for entry in &catalog.entries {
             let Some(lineage) = entry.lineage() else { continue };
             let history = entry.history();
-            let ties = [history.and_then(|h| h.parent), history.and_then(|h| h.base)];
+            // A full backup's base ties it to what it took the directory over from, which may be another database's.
+            let takes_over = entry.name.kind == BackupKind::Full && self.lineage.is_some();
+            let base = history.and_then(|h| h.base).filter(|_| !takes_over);
+            let ties = [history.and_then(|h| h.parent), base];
             let mut own: BTreeSet<Lineage> = ties.into_iter().flatten().map(|point| point.lineage).collect();
             own.insert(lineage);
             let (tied, apart): (Vec<_>, Vec<_>) = histories.into_iter().partition(|other| !other.is_disjoint(&own));
@@ -197,8 +231,15 @@ impl RestoreOptions {
         Ok(())
     }
 
-    /// Walks the full backups from the newest, reads the first sound one and applies what joins onto it.
-    fn replay(&self, dir: &Path, catalog: &mut Catalog) -> Result<(State, RestoreReport)> {
+    /// Walks the full backups from the newest, passes over so many that seem sound, reads the first sound one behind
+    /// them and applies what joins onto it.
+    fn replay(
+        &self,
+        dir: &Path,
+        catalog: &mut Catalog,
+        mut pass_over: usize,
+        accept_earlier: bool,
+    ) -> Result<(State, RestoreReport)> {
         let mut report = RestoreReport {
             dir: dir.to_owned(),
             full: None,
@@ -216,6 +257,10 @@ impl RestoreOptions {
             (0..catalog.entries.len()).rev().filter(|i| is_kind(catalog, *i, BackupKind::Full)).collect();
         for index in fulls {
             let Some(entry) = catalog.entries.get_mut(index) else { continue };
+            if pass_over > 0 && entry.history().is_some() {
+                pass_over = pass_over.saturating_sub(1);
+                continue;
+            }
             let path = entry.path.clone();
             let read = match std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
                 Err(error) => Err(error),
@@ -231,7 +276,7 @@ impl RestoreOptions {
                     report.bytes = report.bytes.saturating_add(entry.bytes());
                     report.full = Some(path);
                     report.fell_back = !report.damaged.is_empty();
-                    return self.deltas(catalog, state, Some(stamp), report);
+                    return self.deltas(catalog, state, Some(stamp), report, accept_earlier);
                 }
                 Err(error) if is_damage(&error) => {
                     tracing::warn!("passed over a damaged full backup: {error}");
@@ -249,8 +294,8 @@ impl RestoreOptions {
         match root {
             Some(lineage) => {
                 report.fell_back = !report.damaged.is_empty();
-                let (state, report) =
-                    self.deltas(catalog, State::empty(Identity { lineage, parent: None }), None, report)?;
+                let empty = State::empty(Identity { lineage, parent: None });
+                let (state, report) = self.deltas(catalog, empty, None, report, accept_earlier)?;
                 if report.deltas.is_empty() {
                     // The empty database is no backup.
                     return Err(Error::NoBackup { dir: dir.to_owned(), damaged: report.damaged });
@@ -273,6 +318,7 @@ impl RestoreOptions {
         mut state: State,
         since: Option<Stamp>,
         mut report: RestoreReport,
+        accept_earlier: bool,
     ) -> Result<(State, RestoreReport)> {
         let mut used: BTreeSet<usize> = BTreeSet::new();
         let mut last_used = since;
@@ -332,7 +378,7 @@ impl RestoreOptions {
                     let needed = newer(entry);
                     if let Err(error) = std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
                         // What cannot be read now may be sound: that is no reason for an earlier state.
-                        if needed && (!self.accept_earlier || matches!(error, Error::Io { .. })) {
+                        if needed && (!accept_earlier || matches!(error, Error::Io { .. })) {
                             return Err(error);
                         }
                         report.damaged.push(DamagedBackup { file: entry.path.clone(), error: Box::new(error) });
@@ -341,7 +387,7 @@ impl RestoreOptions {
             }
         }
         match missed {
-            Some((_, file, needs)) if !self.accept_earlier => {
+            Some((_, file, needs)) if !accept_earlier => {
                 let reached = Box::new(state.point());
                 Err(Error::MissingLink { file, needs: Box::new(needs), reached })
             }
@@ -380,6 +426,12 @@ fn next_delta(
     });
     // An empty delta leads nowhere, unless into the history of a restored database: it comes after those that lead on.
     joining.max().map(|(_, _, index)| index)
+}
+
+/// Where the full backups lead that seem sound and are not DictDB 1.11's, the newest first.
+fn sound_fulls(catalog: &Catalog) -> impl Iterator<Item = Point> {
+    let fulls = catalog.entries.iter().rev().filter(|entry| entry.name.kind == BackupKind::Full);
+    fulls.filter_map(|entry| entry.history().map(|history| history.end))
 }
 
 fn is_kind(catalog: &Catalog, index: usize, kind: BackupKind) -> bool {

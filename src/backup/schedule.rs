@@ -6,9 +6,10 @@
 //! 2. **Notified.** After [`notify`](Schedule::notify) a backup is due at once, but not before `min` has passed since
 //!    the end of the last attempt of any cause. It is put off, never dropped; any number until then are one.
 //! 3. A notification is satisfied by any attempt that begins after it, of whatever cause and outcome: one backup
-//!    serves all that is due. One that comes while an attempt runs waits for the next. A failure does not bring it
-//!    back: that is retried by the next periodic one.
-//! 4. **Stop.** A notification still unsatisfied at [`stop`](Schedule::stop) gets its backup there and then.
+//!    serves all that is due. One that comes while an attempt runs waits for the next. A failure does not make it due
+//!    again, or a full disk would be tried every moment: the next periodic one retries, or `stop`.
+//! 4. **Stop.** A notification still unsatisfied at [`stop`](Schedule::stop), or whose attempt failed, gets its backup
+//!    there and then.
 //! 5. One attempt at a time: while one runs, nothing is due.
 //!
 //! Only rules 2 and 5 keep backups apart: periodic, stop and manual ones do not wait for `min`. An `interval` of zero
@@ -52,6 +53,10 @@ pub(crate) struct Schedule {
     periodic_due: Option<Duration>,
     /// A notification came that no attempt has begun after.
     notified: bool,
+    /// A notification whose attempt failed: the next one that succeeds saves it, or the one at `stop`.
+    unsaved: bool,
+    /// Whether the running attempt took a notification with it.
+    taken: bool,
     last_end: Option<Duration>,
     running: Option<Cause>,
 }
@@ -65,6 +70,8 @@ impl Schedule {
             started: false,
             periodic_due: None,
             notified: false,
+            unsaved: false,
+            taken: false,
             last_end: None,
             running: None,
         }
@@ -83,7 +90,7 @@ impl Schedule {
     pub(crate) fn stop(&mut self) -> Option<Cause> {
         self.started = false;
         self.periodic_due = None;
-        std::mem::take(&mut self.notified).then_some(Cause::Stop)
+        (std::mem::take(&mut self.notified) | std::mem::take(&mut self.unsaved)).then_some(Cause::Stop)
     }
 
     /// A change was made that wants a backup.
@@ -91,9 +98,9 @@ impl Schedule {
         self.notified = true;
     }
 
-    /// Whether a notification waits for a backup to begin.
+    /// Whether a notification waits for a backup to begin, or for one that succeeds.
     pub(crate) fn is_pending(&self) -> bool {
-        self.notified
+        self.notified || self.unsaved
     }
 
     /// What to do at `now`. Asking changes nothing.
@@ -119,7 +126,8 @@ impl Schedule {
     pub(crate) fn began(&mut self, cause: Cause) {
         assert!(self.running.is_none(), "a backup ({cause:?}) began while another one runs ({:?})", self.running);
         self.running = Some(cause);
-        self.notified = false;
+        // The one that stop() hands out is no longer noted here.
+        self.taken = std::mem::take(&mut self.notified) || cause == Cause::Stop;
     }
 
     /// What a notification means while the schedule is not started: its backup is made by the caller, or put off.
@@ -128,6 +136,16 @@ impl Schedule {
             Some(due) if due <= now => Step::Backup(Cause::Notified),
             due => Step::WaitUntil(due),
         }
+    }
+
+    /// The attempt that began failed or was cancelled: what was notified is still to be saved.
+    ///
+    /// # Panics
+    /// If none runs.
+    pub(crate) fn failed(&mut self, now: Duration) {
+        let unsaved = self.unsaved | self.taken;
+        self.finished(now);
+        self.unsaved = unsaved;
     }
 
     /// The attempt that began found nothing to do: no backup was made that others must keep away from.
@@ -149,6 +167,7 @@ impl Schedule {
         let cause = self.running.take();
         assert!(cause.is_some(), "a backup ended that never began");
         self.last_end = Some(now);
+        (self.unsaved, self.taken) = (false, false);
         if cause == Some(Cause::Interval) {
             self.periodic_due = later(now, self.backup_interval);
         }
@@ -192,6 +211,27 @@ mod tests {
     fn attempt(schedule: &mut Schedule, cause: Cause, end: Duration) {
         schedule.began(cause);
         schedule.finished(end);
+    }
+
+    #[test]
+    fn a_notified_change_whose_backup_failed_is_made_up_for_by_stop_or_the_next_success() {
+        let second = Duration::from_secs(1);
+        let mut schedule = Schedule::new(second * 100, second);
+        schedule.start(Duration::ZERO);
+        schedule.notify();
+        schedule.began(Cause::Notified);
+        schedule.failed(second);
+        assert!(schedule.is_pending());
+        assert_eq!(schedule.next(second * 50), Step::WaitUntil(Some(second * 100)), "not tried every moment");
+        let mut stopped = schedule.clone();
+        assert_eq!(stopped.stop(), Some(Cause::Stop));
+        stopped.began(Cause::Stop);
+        stopped.failed(second * 50);
+        assert_eq!(stopped.stop(), Some(Cause::Stop), "that one failed too");
+        assert_eq!(stopped.stop(), None);
+        schedule.began(Cause::Interval);
+        schedule.finished(second * 100);
+        assert_eq!(schedule.stop(), None);
     }
 
     #[test]

@@ -217,9 +217,7 @@ impl<'de> Visitor<'de> for ValueIn<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
         let mut list = self.writer.begin_list(None).map_err(A::Error::custom)?;
-        while seq.next_element_seed(self.inner())?.is_some() {
-            self.writer.item(&mut list);
-        }
+        while seq.next_element_seed(ItemIn { value: self.inner(), list: &mut list })?.is_some() {}
         self.writer.end_list(list);
         Ok(())
     }
@@ -230,6 +228,21 @@ impl<'de> Visitor<'de> for ValueIn<'_, '_> {
             map.next_value_seed(self.inner())?;
         }
         self.writer.end_dict(dict).map_err(A::Error::custom)
+    }
+}
+
+/// Announces one value of a list, once it is known that there is one, and takes it.
+struct ItemIn<'w, 'o, 'l> {
+    value: ValueIn<'w, 'o>,
+    list: &'l mut Open,
+}
+
+impl<'de> DeserializeSeed<'de> for ItemIn<'_, '_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.value.writer.item(self.list);
+        self.value.deserialize(deserializer)
     }
 }
 

@@ -65,7 +65,14 @@ pub(super) struct Writer<'o> {
     names: SmallVec<[(usize, usize); 16]>,
     /// Of a row that is a struct: where the names of its fields lie in the program, and their lengths.
     shape: Shape,
+    /// A value is to come next: the row itself, or what a name or an item announced.
+    due: bool,
+    /// Names, values and ends did not come as they must. A `Serialize` may swallow the error of a value, or forget one:
+    /// then the row is refused, whatever it says itself.
+    broken: bool,
 }
+
+const BROKEN: &str = "its Serialize swallowed an error, or left out a value, a name or an end";
 
 /// Names of a struct's fields, by place and length. They are `'static`: the same places hold the same names.
 type Shape = SmallVec<[(usize, usize); 16]>;
@@ -81,6 +88,7 @@ pub(super) struct Open {
     count_at: usize,
     count_bytes: usize,
     names_from: usize,
+    depth: usize,
     count: u64,
 }
 
@@ -91,9 +99,11 @@ impl<'o> Writer<'o> {
         write: impl FnOnce(&mut Writer<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let start = out.len();
-        let mut writer = Writer { out, start, depth: 0, names: SmallVec::new(), shape: Shape::new() };
+        let mut writer =
+            Writer { out, start, depth: 0, names: SmallVec::new(), shape: Shape::new(), due: true, broken: false };
         let outcome = write(&mut writer).and_then(|done| match writer.bytes_written() {
             bytes if bytes > ROW_BYTES_MAX => Err(EncodeError::TooLarge(bytes).into()),
+            _ if writer.broken || writer.due || writer.depth > 0 => Err(EncodeError::Custom(BROKEN.to_owned()).into()),
             _ => Ok(done),
         });
         if outcome.is_err() {
@@ -112,6 +122,7 @@ impl<'o> Writer<'o> {
         if self.depth == 0 {
             return Err(EncodeError::NotADict(tag.name()));
         }
+        self.value_comes();
         self.out.push(tag as u8);
         Ok(())
     }
@@ -175,15 +186,36 @@ impl<'o> Writer<'o> {
         if self.depth > 0 {
             return self.begin(Tag::Dict, len);
         }
+        self.value_comes();
         self.depth = 1;
         Ok(self.open(len))
     }
 
+    #[inline]
+    fn value_comes(&mut self) {
+        self.broken |= !self.due;
+        self.due = false;
+    }
+
+    #[inline]
+    fn value_is_due(&mut self) {
+        self.broken |= self.due;
+        self.due = true;
+    }
+
+    /// A container ends, which is to be the innermost one.
+    #[inline]
+    fn ends(&mut self, container: &Open) {
+        self.broken |= self.due || self.depth != container.depth;
+        self.depth = self.depth.saturating_sub(1);
+    }
+
     fn begin(&mut self, tag: Tag, len: Option<usize>) -> Result<Open, EncodeError> {
-        self.tag(tag)?;
+        // Before the tag: a tag without a container behind it would be malformed.
         if self.depth >= DEPTH_MAX {
             return Err(EncodeError::TooDeep);
         }
+        self.tag(tag)?;
         self.depth = self.depth.saturating_add(1);
         Ok(self.open(len))
     }
@@ -192,12 +224,13 @@ impl<'o> Writer<'o> {
         let count_at = self.out.len();
         let guess = len.unwrap_or(0) as u64;
         put_u64(self.out, guess);
-        Open { count_at, count_bytes: u64_len(guess), names_from: self.names.len(), count: 0 }
+        Open { count_at, count_bytes: u64_len(guess), names_from: self.names.len(), depth: self.depth, count: 0 }
     }
 
     /// A value of the list follows.
     #[inline]
     pub(super) fn item(&mut self, list: &mut Open) {
+        self.value_is_due();
         list.count = list.count.saturating_add(1);
     }
 
@@ -207,6 +240,7 @@ impl<'o> Writer<'o> {
         if name.len() > NAME_BYTES_MAX {
             return Err(EncodeError::NameTooLong);
         }
+        self.value_is_due();
         dict.count = dict.count.saturating_add(1);
         put_str(self.out, name);
         let end = self.out.len();
@@ -224,7 +258,7 @@ impl<'o> Writer<'o> {
     }
 
     pub(super) fn end_list(&mut self, list: Open) {
-        self.depth = self.depth.saturating_sub(1);
+        self.ends(&list);
         self.put_count(&list);
     }
 
@@ -242,7 +276,7 @@ impl<'o> Writer<'o> {
             self.check_names(&dict)?;
         }
         self.names.truncate(dict.names_from);
-        self.depth = self.depth.saturating_sub(1);
+        self.ends(&dict);
         self.put_count(&dict);
         Ok(())
     }
@@ -344,6 +378,70 @@ mod tests {
             self.0.iter().try_for_each(|name| fields.serialize_field(name, &1))?;
             fields.end()
         }
+    }
+
+    /// Makes calls in an order drawn at random, and swallows every error but a few.
+    struct Sloppy(std::cell::RefCell<fastrand::Rng>, usize);
+
+    impl Serialize for Sloppy {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeStruct;
+            let draw = |n: u8| self.0.borrow_mut().u8(0..n);
+            let inner = Sloppy(std::cell::RefCell::new(self.0.borrow_mut().fork()), self.1.saturating_add(1));
+            let kind = if self.1 > 3 { self.0.borrow_mut().u8(3..6) } else { draw(6) };
+            match kind {
+                0 if self.1 > 0 => {
+                    let mut seq = serializer.serialize_seq(None)?;
+                    for _ in 0..draw(4) {
+                        let _ = seq.serialize_element(&inner);
+                    }
+                    seq.end()
+                }
+                0 | 1 => {
+                    let mut map = serializer.serialize_map(None)?;
+                    for n in 0..draw(5) {
+                        match draw(10) {
+                            0 => _ = map.serialize_value(&1),
+                            1 => _ = map.serialize_key(&n),
+                            2 => _ = map.serialize_entry(&n, &u128::MAX),
+                            3 => _ = map.serialize_key(&[1]),
+                            _ => _ = map.serialize_entry(&n, &inner),
+                        }
+                    }
+                    map.end()
+                }
+                2 => {
+                    let mut fields = serializer.serialize_struct("S", 2)?;
+                    for name in ["a", "b", "a"].iter().take(draw(4).into()) {
+                        let _ = fields.serialize_field(name, &inner);
+                    }
+                    fields.end()
+                }
+                3 => serializer.serialize_i128(i128::MIN),
+                4 => Err(serde::ser::Error::custom("no")),
+                _ => serializer.serialize_str("text"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_serialize_that_swallows_errors_or_forgets_calls_never_makes_a_malformed_row() {
+        let (mut made, mut refused) = (0, 0);
+        for seed in 0..50_000 {
+            let mut row = Vec::new();
+            let sloppy = Sloppy(std::cell::RefCell::new(fastrand::Rng::with_seed(seed)), 0);
+            match encode(&sloppy, &mut row) {
+                Ok(()) => {
+                    assert_eq!(validate(&row), Ok(()), "seed {seed}");
+                    made += 1;
+                }
+                Err(_) => {
+                    assert!(row.is_empty(), "seed {seed}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(made > 1_000 && refused > 1_000, "{made} made, {refused} refused");
     }
 
     #[test]

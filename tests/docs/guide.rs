@@ -462,14 +462,35 @@ fn deltas_by_hand_go_past_the_bridge_that_follows_a_full_backup() {
     assert_eq!((backups.len(), latest), (5, 2));
     let loaded = DictDb::load(&backups[latest].path).unwrap();
     let mut applied = 0;
-    for delta in &backups[latest + 1..] {
-        let end = delta.details.as_ref().unwrap().end;
-        if end.is_some_and(|end| end.seq <= loaded.seq()) {
-            continue;
-        }
+    for delta in backups[latest + 1..].iter().filter(|delta| !is_bridge_to(delta, &loaded)) {
         applied += loaded.apply_delta(&delta.path).unwrap();
     }
     assert_eq!((applied, loaded.digest()), (1, db.digest()));
+}
+
+/// The rule of the README's loop.
+fn is_bridge_to(delta: &dictdb::BackupFile, db: &DictDb) -> bool {
+    let details = delta.details.as_ref().unwrap();
+    let (base, end) = (details.base.unwrap().seq, details.end.unwrap().seq);
+    base < end && end <= db.seq()
+}
+
+#[test]
+fn deltas_by_hand_follow_a_restored_database_through_its_empty_delta() {
+    let dir = directory();
+    let (db, _) = users();
+    BackupManager::builder(&db, dir.path()).incremental(true).build().unwrap().backup_full().unwrap();
+    let (again, _) = restore(dir.path()).unwrap();
+    let backup = BackupManager::builder(&again, dir.path()).incremental(true).build().unwrap();
+    backup.backup_delta().unwrap();
+    add_user(&again);
+    backup.backup_delta().unwrap();
+    let backups = list_backups(dir.path()).unwrap();
+    let loaded = DictDb::load(&backups[0].path).unwrap();
+    for delta in backups[1..].iter().filter(|delta| !is_bridge_to(delta, &loaded)) {
+        loaded.apply_delta(&delta.path).unwrap();
+    }
+    assert_eq!(loaded.digest(), again.digest());
 }
 
 #[test]

@@ -662,3 +662,118 @@ fn a_chain_from_the_empty_database_goes_on_after_a_restore() {
     let (restored, report) = restore(dir.path()).unwrap();
     assert_eq!((report.full, restored.digest()), (None, again.digest()));
 }
+
+/// Swallows the error of a field that cannot be stored.
+struct Sloppy;
+
+impl Serialize for Sloppy {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        let _ = map.serialize_entry("large", &u128::MAX);
+        map.serialize_entry("id", &1)?;
+        map.end()
+    }
+}
+
+// Such a row was once stored with a name and no value: reading it panicked, and no backup of it could be read.
+#[test]
+fn a_record_whose_serialize_swallowed_an_error_is_refused_and_not_stored() {
+    let (db, table) = users();
+    let refused = db.typed::<Sloppy>("users").unwrap().insert(&Sloppy);
+    assert!(matches!(&refused, Err(Error::Encode { problem, .. }) if problem.contains("swallowed")), "{refused:?}");
+    assert!(table.is_empty().unwrap());
+}
+
+// Both write deltas of one history from where they last looked: restore once gave up at the newest full backup.
+#[test]
+fn two_managers_of_one_database_in_one_directory_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, table) = users();
+    let (one, two) = (incremental(&db, dir.path()), incremental(&db, dir.path()));
+    let storage = dir.path().to_owned();
+    one.backup_full().unwrap();
+    // A full backup of the one comes out between the other's look at the directory and its file's own publication.
+    let between = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (other, armed) = (one, between.clone());
+    let racing = BackupManager::builder(&db, &storage)
+        .file_format(BackupFormat::Binary)
+        .incremental(true)
+        .on_progress(move |_| {
+            if armed.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                other.backup_full().unwrap();
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .build()
+        .unwrap();
+    for n in 0..12 {
+        table.insert(record! { "n": n }).unwrap();
+        match n % 3 {
+            0 => two.backup_now().unwrap(),
+            _ => racing.backup_now().unwrap(),
+        };
+        let (restored, report) = restore(dir.path()).unwrap();
+        assert_eq!(restored.digest(), db.digest(), "after {n}: {report}");
+    }
+    assert!(!between.load(std::sync::atomic::Ordering::Relaxed), "the race took place");
+}
+
+#[test]
+fn a_backup_asked_for_inside_on_progress_is_refused_and_stop_and_notify_there_do_not_wait_for_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, _) = users();
+    let cell = std::sync::Arc::new(std::sync::OnceLock::<std::sync::Weak<BackupManager>>::new());
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (inside, outcomes) = (cell.clone(), seen.clone());
+    let manager = BackupManager::builder(&db, dir.path())
+        .min_backup_interval(std::time::Duration::ZERO)
+        .on_progress(move |_| {
+            let manager = inside.get().unwrap().upgrade().unwrap();
+            let nested = matches!(manager.backup_now(), Err(Error::NestedBackup));
+            let notified = format!("{:?}", manager.notify_change().unwrap());
+            outcomes.lock().unwrap().push((nested, notified, manager.stop().is_ok()));
+            std::ops::ControlFlow::Continue(())
+        })
+        .build()
+        .unwrap();
+    let manager = std::sync::Arc::new(manager);
+    cell.set(std::sync::Arc::downgrade(&manager)).unwrap();
+    db.table("users").unwrap().insert(record! {}).unwrap();
+    manager.backup_full().unwrap();
+    manager.start().unwrap();
+    manager.backup_full().unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() >= 2 && seen.iter().all(|(nested, _, stopped)| *nested && *stopped), "{seen:?}");
+    assert_eq!((seen[0].1.as_str(), seen[seen.len() - 1].1.as_str()), ("Deferred", "Scheduled"));
+}
+
+#[test]
+fn a_notified_change_whose_backup_failed_is_saved_by_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, table) = users();
+    let manager = BackupManager::new(&db, dir.path()).unwrap();
+    table.insert(record! { "id": 1, "x": f64::NAN }).unwrap();
+    assert!(manager.notify_change().is_err());
+    assert!(manager.status().change_pending);
+    table.update(1, record! { "x": 0 }).unwrap();
+    assert!(manager.stop().unwrap().is_some());
+    assert_eq!(restore(dir.path()).unwrap().0.digest(), db.digest());
+}
+
+// The base of a full backup once tied the two databases together, whichever was asked for.
+#[test]
+fn a_lineage_that_is_asked_for_never_gives_a_database_that_took_the_directory_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, table) = users();
+    table.insert(record! { "id": "old" }).unwrap();
+    incremental(&old, dir.path()).backup_full().unwrap();
+    let (new, _) = users();
+    let taken_over = incremental(&new, dir.path()).backup_full().unwrap();
+    assert_eq!(restore(dir.path()).unwrap().0.digest(), new.digest());
+    let asked = |db: &DictDb| RestoreOptions::new().lineage(db.lineage()).restore(dir.path());
+    assert_eq!(asked(&old).unwrap().0.digest(), old.digest());
+    assert_eq!(asked(&new).unwrap().0.digest(), new.digest());
+    std::fs::write(&taken_over.file, "").unwrap();
+    assert!(asked(&new).is_err());
+}
