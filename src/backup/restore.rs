@@ -182,9 +182,16 @@ impl RestoreOptions {
         Err(hole.unwrap_or_else(|| Error::NoBackup { dir: dir.to_owned(), damaged: Vec::new() }))
     }
 
+    /// What the directory holds of the one history that is to be restored.
     fn catalog(&self, dir: &Path) -> Result<Catalog> {
         let mut catalog = Catalog::read(&*self.storage, dir, self.trust)?;
-        self.keep_one_history(dir, &mut catalog)?;
+        if let Err(Error::SeveralHistories { .. }) = self.keep_one_history(dir, &mut catalog) {
+            // A damaged first line of a JSON file can make a stranger of it.
+            for entry in &mut catalog.entries {
+                self.check_entry(entry)?;
+            }
+            self.keep_one_history(dir, &mut catalog)?;
+        }
         Ok(catalog)
     }
 

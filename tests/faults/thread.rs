@@ -184,10 +184,12 @@ fn the_failure_callback_may_stop_start_and_back_up() {
     let (sender, done) = sync_channel(1);
     let (healed, database) = (storage.clone(), db.clone());
     let manager = calling_back(&db, &storage, move |manager| {
-        assert!(manager.stop().is_ok());
-        assert!(!manager.status().running);
+        // It tries to save the notified change whose backup has just failed, and the storage is as it was.
+        assert!(manager.stop().is_err());
+        assert!(!manager.status().running && manager.status().change_pending);
         healed.heal();
         assert!(manager.backup_now().is_ok());
+        assert!(!manager.status().change_pending);
         assert!(matches!(manager.notify_change(), Ok(Notified::Unchanged)));
         commit(&database);
         manager.start().unwrap();
