@@ -108,7 +108,7 @@ pub use file::name::{BackupFormat, BackupKind, ParseFormatError};
 pub use history::{Digest, Lineage, Point, Seq, Timestamp};
 pub use mutation::{Commit, Mutation};
 pub use progress::{Progress, Stage};
-pub use storage::{DirEntry, DiskStorage, MemoryStorage, ReadFile, Storage, WriteFile};
+pub use storage::{DirEntry, DirLock, DiskStorage, LOCK_FILE, LockError, MemoryStorage, ReadFile, Storage, WriteFile};
 pub use table::Table;
 pub use transaction::{Transaction, TransactionTable, TypedTransactionTable};
 pub use typed::TypedTable;

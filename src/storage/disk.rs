@@ -1,12 +1,12 @@
 //! The file system of the operating system.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
 use tempfile::TempPath;
 
-use super::{DirEntry, ReadFile, Storage, WriteFile};
+use super::{DirEntry, DirLock, LOCK_FILE, LockError, ReadFile, Storage, WriteFile};
 
 /// The files of the operating system.
 ///
@@ -80,6 +80,56 @@ impl Storage for DiskStorage {
             result => result,
         }
     }
+
+    /// Locks the file [`LOCK_FILE`], made if need be, and where the system has it the directory itself, so that
+    /// removing the file frees nothing. The file stays when the lock goes; what it says of the holder is stale then.
+    fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError> {
+        let dir = or_current(dir);
+        let path = dir.join(LOCK_FILE);
+        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+        require_file(&fs::symlink_metadata(&path)?)?;
+        let held = |file: &mut File| {
+            let mut text = String::new();
+            let _ = file.take(32).read_to_string(&mut text);
+            LockError::Held { pid: text.trim().parse().ok() }
+        };
+        // Waiting for the other's end is for people, with the directory and the pid in their hands.
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(held(&mut file)),
+            Err(fs::TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let names = match lock_names(dir) {
+            Ok(names) => names,
+            Err(fs::TryLockError::WouldBlock) => return Err(held(&mut file)),
+            // Not every file system knows it; then the file has to do.
+            Err(fs::TryLockError::Error(_)) => None,
+        };
+        file.set_len(0)?;
+        file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+        Ok(Box::new(HeldLock { _file: file, _names: names }))
+    }
+}
+
+/// The locks go with the open files.
+#[derive(Debug)]
+struct HeldLock {
+    _file: File,
+    _names: Option<File>,
+}
+
+impl DirLock for HeldLock {}
+
+#[cfg(unix)]
+fn lock_names(dir: &Path) -> Result<Option<File>, fs::TryLockError> {
+    let dir = File::open(dir).map_err(fs::TryLockError::Error)?;
+    dir.try_lock()?;
+    Ok(Some(dir))
+}
+
+#[cfg(not(unix))]
+fn lock_names(_: &Path) -> Result<Option<File>, fs::TryLockError> {
+    Ok(None)
 }
 
 impl ReadFile for File {
@@ -89,8 +139,31 @@ impl ReadFile for File {
 }
 
 impl WriteFile for File {
+    #[cfg(unix)]
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::write_at(self, bytes, offset)
+    }
+
+    #[cfg(not(unix))]
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        use std::io::{Seek, SeekFrom};
+        let here = self.stream_position()?;
+        self.seek(SeekFrom::Start(offset))?;
+        let written = self.write(bytes);
+        self.seek(SeekFrom::Start(here))?;
+        written
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        File::set_len(self, len)
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        File::sync_data(self)
     }
 }
 

@@ -3,14 +3,14 @@
 //! It is built as a file system is, names apart from files, so that readers and writers keep their file whatever
 //! becomes of its name. A crash is not modelled here: what is written is there, synced or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{DirEntry, ReadFile, Storage, WriteFile};
+use super::{DirEntry, DirLock, LockError, ReadFile, Storage, WriteFile};
 
 /// Files that live in memory. Clones are the same files; they go with the last clone, reader and writer.
 ///
@@ -29,6 +29,8 @@ use super::{DirEntry, ReadFile, Storage, WriteFile};
 #[derive(Clone, Default)]
 pub struct MemoryStorage {
     nodes: Arc<Mutex<Nodes>>,
+    /// Directories whose lock is held.
+    locked: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl MemoryStorage {
@@ -107,7 +109,7 @@ impl Storage for MemoryStorage {
         }
         let bytes = Bytes::default();
         nodes.0.insert(path, Node::File(Arc::clone(&bytes)));
-        Ok(Box::new(Writer { bytes }))
+        Ok(Box::new(Writer { bytes, position: 0 }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -129,6 +131,30 @@ impl Storage for MemoryStorage {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.nodes().require_dir(&normal(dir))
+    }
+
+    /// Holds off only those who share these files; leaves no file.
+    fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError> {
+        let dir = normal(dir);
+        self.nodes().require_dir(&dir)?;
+        if !lock(&self.locked).insert(dir.clone()) {
+            return Err(LockError::Held { pid: Some(std::process::id()) });
+        }
+        Ok(Box::new(HeldLock { locked: Arc::clone(&self.locked), dir }))
+    }
+}
+
+#[derive(Debug)]
+struct HeldLock {
+    locked: Arc<Mutex<BTreeSet<PathBuf>>>,
+    dir: PathBuf,
+}
+
+impl DirLock for HeldLock {}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        lock(&self.locked).remove(&self.dir);
     }
 }
 
@@ -258,12 +284,15 @@ impl ReadFile for Reader {
 
 struct Writer {
     bytes: Bytes,
+    /// Where [`Write`] goes on.
+    position: u64,
 }
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        lock(&self.bytes).extend_from_slice(bytes);
-        Ok(bytes.len())
+        let written = self.write_at(bytes, self.position)?;
+        self.position = self.position.saturating_add(written as u64);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -272,6 +301,25 @@ impl Write for Writer {
 }
 
 impl WriteFile for Writer {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let start = usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?;
+        let end = start.checked_add(bytes.len()).ok_or(ErrorKind::FileTooLarge)?;
+        let mut file = lock(&self.bytes);
+        if !bytes.is_empty() && file.len() < end {
+            file.resize(end, 0);
+        }
+        if let Some(place) = file.get_mut(start..end) {
+            place.copy_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).map_err(|_| ErrorKind::FileTooLarge)?;
+        lock(&self.bytes).resize(len, 0);
+        Ok(())
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! Files: the seam between the database and the file system, and the only floor that names `std::fs`.
 //!
 //! [`Storage`] is what the floors above know. [`DiskStorage`] is the real thing, [`MemoryStorage`] its twin for tests;
-//! one suite of promises, at the end of this file, runs over both. Errors are plain [`io::Error`]s: the callers add
-//! the operation and the path.
+//! one suite of promises, in `promises.rs`, runs over both. Errors are plain [`io::Error`]s: the callers add the
+//! operation and the path.
 
 mod disk;
 mod memory;
+#[cfg(test)]
+mod promises;
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -20,7 +22,7 @@ pub use memory::MemoryStorage;
 /// Implement it to keep backups elsewhere, or wrap a storage to make it fail where a test wants it to:
 ///
 /// ```
-/// use dictdb::{DirEntry, MemoryStorage, ReadFile, Storage, WriteFile};
+/// use dictdb::{DirEntry, DirLock, LockError, MemoryStorage, ReadFile, Storage, WriteFile};
 /// use std::{io, path::Path};
 ///
 /// /// A disk on which no rename succeeds.
@@ -51,6 +53,9 @@ pub use memory::MemoryStorage;
 ///     }
 ///     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
 ///         self.0.sync_dir(dir)
+///     }
+///     fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError> {
+///         self.0.lock(dir)
 ///     }
 /// }
 ///
@@ -102,6 +107,36 @@ pub trait Storage: Send + Sync + Debug {
 
     /// Makes the names in `dir` durable, so far as the file system can. `NotFound` without the directory.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes the lock of `dir`, which one holder at a time can have, of this process or another. It is given back
+    /// when the returned guard is dropped, or its process ends in whatever way.
+    ///
+    /// May leave a file [`LOCK_FILE`] in the directory, which holds the holder's process id.
+    fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError>;
+}
+
+/// The name of the file that [`Storage::lock`] may leave in a directory.
+pub const LOCK_FILE: &str = "dictdb.lock";
+
+/// The lock of a directory; dropping it gives it back.
+pub trait DirLock: Send + Sync + Debug {}
+
+/// Why a directory could not be locked.
+#[derive(Debug)]
+pub enum LockError {
+    /// Somebody has the lock.
+    Held {
+        /// The holder's process, where it is known.
+        pid: Option<u32>,
+    },
+    /// The lock could not be tried.
+    Io(io::Error),
+}
+
+impl From<io::Error> for LockError {
+    fn from(error: io::Error) -> LockError {
+        LockError::Io(error)
+    }
 }
 
 /// One entry of a directory.
@@ -127,297 +162,40 @@ pub trait ReadFile: Read + Seek + Send {
 }
 
 /// A file being written. It buffers nothing: callers write large pieces, or wrap it in a [`std::io::BufWriter`].
+///
+/// [`Write`] appends behind what it wrote last; [`write_at`](Self::write_at) leaves that place as it is.
 pub trait WriteFile: Write + Send {
+    /// Writes bytes at `offset`, over what is there or behind it, and says how many were written: at least one,
+    /// unless `bytes` is empty. What lies between the old end and `offset` reads as zeros.
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at `offset`. On an error any part of it may have been written.
+    fn write_all_at(&mut self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.write_at(bytes, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    bytes = bytes.get(n..).unwrap_or_default();
+                    offset = offset.saturating_add(n as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the file off at `len` bytes, or fills it up with zeros to that length.
+    fn set_len(&mut self, len: u64) -> io::Result<()>;
+
+    /// As [`sync`](Self::sync), but what is not needed to read the bytes back, such as times, may be left out.
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.sync()
+    }
+
     /// Makes all that was written durable: the bytes and the length, on the device.
     ///
     /// After an error nothing is known about what was written, and another try proves nothing: systems forget the
     /// pages that they failed to write (Rebello et al., "Can Applications Recover from fsync Failures?", ATC'20).
     fn sync(&mut self) -> io::Result<()>;
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{ErrorKind, SeekFrom};
-
-    use super::*;
-
-    /// Each promise becomes a test over each backend, with a fresh directory.
-    macro_rules! promises {
-        ($($promise:ident)*) => {
-            mod on_disk {
-                $(#[test]
-                fn $promise() {
-                    let dir = tempfile::tempdir().unwrap();
-                    super::$promise(&crate::storage::DiskStorage, dir.path());
-                })*
-            }
-            mod in_memory {
-                $(#[test]
-                fn $promise() {
-                    let storage = crate::storage::MemoryStorage::new();
-                    let dir = std::path::Path::new("/data");
-                    crate::storage::Storage::create_dir_all(&storage, dir).unwrap();
-                    super::$promise(&storage, dir);
-                })*
-            }
-        };
-    }
-
-    promises! {
-        what_is_written_is_read_back
-        a_reader_seeks_as_in_any_file
-        a_reader_keeps_its_file_when_the_name_goes_to_another
-        a_reader_sees_what_is_appended_behind_it
-        a_writer_keeps_its_file_across_a_rename
-        create_refuses_every_taken_name
-        rename_replaces_the_target_and_frees_the_source
-        rename_new_refuses_a_taken_name_and_leaves_both_files
-        rename_new_moves_to_a_free_name
-        a_rename_onto_itself_changes_nothing
-        a_failed_rename_leaves_the_source
-        listing_tells_files_from_directories_and_their_lengths
-        removed_files_are_gone_and_directories_are_not_removed
-        directories_are_made_with_all_that_is_above_them
-        what_is_missing_is_not_found
-        a_file_in_place_of_a_directory_is_told
-        a_directory_does_not_open_as_a_file
-        dots_in_a_path_lead_nowhere_else
-    }
-
-    fn put(storage: &impl Storage, path: &Path, bytes: &[u8]) {
-        let mut file = storage.create(path).unwrap();
-        file.write_all(bytes).unwrap();
-        file.sync().unwrap();
-    }
-
-    fn get(storage: &impl Storage, path: &Path) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        storage.open(path).unwrap().read_to_end(&mut bytes).unwrap();
-        bytes
-    }
-
-    fn names(storage: &impl Storage, dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> = storage.list(dir).unwrap().into_iter().map(|e| e.name.into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    fn kind<T>(result: io::Result<T>) -> ErrorKind {
-        match result {
-            Ok(_) => panic!("should have failed"),
-            Err(error) => error.kind(),
-        }
-    }
-
-    fn what_is_written_is_read_back(storage: &impl Storage, dir: &Path) {
-        let path = dir.join("a");
-        put(storage, &path, b"");
-        assert!(storage.open(&path).unwrap().is_empty().unwrap());
-        storage.remove(&path).unwrap();
-
-        let bytes: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
-        let mut file = storage.create(&path).unwrap();
-        for piece in bytes.chunks(777) {
-            file.write_all(piece).unwrap();
-        }
-        file.flush().unwrap();
-        file.sync().unwrap();
-        drop(file);
-        storage.sync_dir(dir).unwrap();
-        assert_eq!(get(storage, &path), bytes);
-        assert_eq!(storage.open(&path).unwrap().len().unwrap(), 400_000);
-    }
-
-    fn a_reader_seeks_as_in_any_file(storage: &impl Storage, dir: &Path) {
-        put(storage, &dir.join("a"), b"0123456789");
-        let mut file = storage.open(&dir.join("a")).unwrap();
-        let mut two = [0; 2];
-        for (to, at, want) in [
-            (SeekFrom::Start(3), 3, b"34"),
-            (SeekFrom::End(-2), 8, b"89"),
-            (SeekFrom::Current(-4), 6, b"67"),
-            (SeekFrom::Current(-8), 0, b"01"),
-        ] {
-            assert_eq!(file.seek(to).unwrap(), at);
-            file.read_exact(&mut two).unwrap();
-            assert_eq!(&two, want);
-        }
-        assert_eq!(file.seek(SeekFrom::Start(1_000)).unwrap(), 1_000);
-        assert_eq!(file.read(&mut two).unwrap(), 0, "past the end there is nothing");
-        for before in [SeekFrom::Current(-1_001), SeekFrom::End(-11), SeekFrom::End(i64::MIN)] {
-            assert_eq!(kind(file.seek(before)), ErrorKind::InvalidInput);
-        }
-        assert_eq!(file.stream_position().unwrap(), 1_000, "a failed seek moves nothing");
-        assert_eq!(file.len().unwrap(), 10);
-    }
-
-    fn a_reader_keeps_its_file_when_the_name_goes_to_another(storage: &impl Storage, dir: &Path) {
-        let (a, b) = (dir.join("a"), dir.join("b"));
-        put(storage, &a, b"old");
-        put(storage, &b, b"newer");
-        let (mut old, mut newer) = (storage.open(&a).unwrap(), storage.open(&b).unwrap());
-        storage.rename(&b, &a).unwrap();
-        storage.remove(&a).unwrap();
-        let mut text = String::new();
-        old.read_to_string(&mut text).unwrap();
-        newer.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "oldnewer");
-        assert_eq!(old.len().unwrap(), 3);
-    }
-
-    fn a_reader_sees_what_is_appended_behind_it(storage: &impl Storage, dir: &Path) {
-        let mut writer = storage.create(&dir.join("a")).unwrap();
-        writer.write_all(b"ab").unwrap();
-        let mut reader = storage.open(&dir.join("a")).unwrap();
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        writer.write_all(b"cd").unwrap();
-        reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "abcd");
-        assert_eq!(reader.len().unwrap(), 4);
-    }
-
-    fn a_writer_keeps_its_file_across_a_rename(storage: &impl Storage, dir: &Path) {
-        let (a, b) = (dir.join("a"), dir.join("b"));
-        let mut writer = storage.create(&a).unwrap();
-        writer.write_all(b"1").unwrap();
-        storage.rename(&a, &b).unwrap();
-        put(storage, &a, b"another");
-        writer.write_all(b"2").unwrap();
-        writer.sync().unwrap();
-        assert_eq!((get(storage, &a), get(storage, &b)), (b"another".to_vec(), b"12".to_vec()));
-    }
-
-    fn create_refuses_every_taken_name(storage: &impl Storage, dir: &Path) {
-        put(storage, &dir.join("a"), b"kept");
-        storage.create_dir_all(&dir.join("d")).unwrap();
-        assert_eq!(kind(storage.create(&dir.join("a"))), ErrorKind::AlreadyExists);
-        assert_eq!(kind(storage.create(&dir.join("d"))), ErrorKind::AlreadyExists);
-        assert_eq!(get(storage, &dir.join("a")), b"kept");
-    }
-
-    fn rename_replaces_the_target_and_frees_the_source(storage: &impl Storage, dir: &Path) {
-        let (a, b) = (dir.join("a"), dir.join("b"));
-        put(storage, &a, b"new");
-        put(storage, &b, b"old");
-        storage.rename(&a, &b).unwrap();
-        assert_eq!(get(storage, &b), b"new");
-        assert_eq!(names(storage, dir), ["b"]);
-        storage.rename(&b, &a).unwrap();
-        assert_eq!(names(storage, dir), ["a"]);
-    }
-
-    fn rename_new_refuses_a_taken_name_and_leaves_both_files(storage: &impl Storage, dir: &Path) {
-        let (a, b) = (dir.join("a"), dir.join("b"));
-        put(storage, &a, b"new");
-        put(storage, &b, b"old");
-        storage.create_dir_all(&dir.join("d")).unwrap();
-        assert_eq!(kind(storage.rename_new(&a, &b)), ErrorKind::AlreadyExists);
-        assert_eq!(kind(storage.rename_new(&a, &dir.join("d"))), ErrorKind::AlreadyExists);
-        assert_eq!(kind(storage.rename_new(&a, &a)), ErrorKind::AlreadyExists);
-        assert_eq!((get(storage, &a), get(storage, &b)), (b"new".to_vec(), b"old".to_vec()));
-        assert_eq!(names(storage, dir), ["a", "b", "d"]);
-    }
-
-    fn rename_new_moves_to_a_free_name(storage: &impl Storage, dir: &Path) {
-        put(storage, &dir.join("a"), b"1");
-        storage.rename_new(&dir.join("a"), &dir.join("b")).unwrap();
-        assert_eq!(get(storage, &dir.join("b")), b"1");
-        assert_eq!(names(storage, dir), ["b"]);
-    }
-
-    fn a_rename_onto_itself_changes_nothing(storage: &impl Storage, dir: &Path) {
-        put(storage, &dir.join("a"), b"1");
-        storage.rename(&dir.join("a"), &dir.join("a")).unwrap();
-        assert_eq!(get(storage, &dir.join("a")), b"1");
-    }
-
-    fn a_failed_rename_leaves_the_source(storage: &impl Storage, dir: &Path) {
-        let (a, d, nowhere) = (dir.join("a"), dir.join("d"), dir.join("none/a"));
-        put(storage, &a, b"1");
-        storage.create_dir_all(&d).unwrap();
-        assert_eq!(kind(storage.rename(&a, &nowhere)), ErrorKind::NotFound);
-        assert_eq!(kind(storage.rename_new(&a, &nowhere)), ErrorKind::NotFound);
-        assert_eq!(kind(storage.rename(&a, &a.join("x"))), ErrorKind::NotADirectory);
-        assert_eq!(kind(storage.rename_new(&a, &a.join("x"))), ErrorKind::NotADirectory);
-        storage.rename(&a, &d).unwrap_err();
-        assert_eq!(get(storage, &a), b"1");
-        assert_eq!(names(storage, dir), ["a", "d"]);
-    }
-
-    fn listing_tells_files_from_directories_and_their_lengths(storage: &impl Storage, dir: &Path) {
-        assert_eq!(storage.list(dir).unwrap(), []);
-        put(storage, &dir.join("a"), b"12345");
-        storage.create_dir_all(&dir.join("d/e")).unwrap();
-        put(storage, &dir.join("d/inside"), b"1");
-        let mut entries = storage.list(dir).unwrap();
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        assert_eq!(
-            entries,
-            [
-                DirEntry { name: "a".into(), len: 5, is_file: true },
-                DirEntry { name: "d".into(), len: 0, is_file: false },
-            ]
-        );
-        assert_eq!(names(storage, &dir.join("d")), ["e", "inside"]);
-    }
-
-    fn removed_files_are_gone_and_directories_are_not_removed(storage: &impl Storage, dir: &Path) {
-        put(storage, &dir.join("a"), b"1");
-        storage.create_dir_all(&dir.join("d")).unwrap();
-        storage.remove(&dir.join("a")).unwrap();
-        storage.remove(&dir.join("d")).unwrap_err();
-        assert_eq!(names(storage, dir), ["d"]);
-        assert_eq!(kind(storage.remove(&dir.join("a"))), ErrorKind::NotFound);
-    }
-
-    fn directories_are_made_with_all_that_is_above_them(storage: &impl Storage, dir: &Path) {
-        let deep = dir.join("a/b/c");
-        storage.create_dir_all(&deep).unwrap();
-        storage.create_dir_all(&deep).unwrap();
-        put(storage, &deep.join("f"), b"1");
-        storage.sync_dir(&deep).unwrap();
-        assert_eq!(names(storage, &dir.join("a/b")), ["c"]);
-        assert_eq!(kind(storage.create_dir_all(&deep.join("f"))), ErrorKind::AlreadyExists);
-        assert_eq!(kind(storage.create_dir_all(&deep.join("f/g"))), ErrorKind::NotADirectory);
-        assert_eq!(names(storage, &deep), ["f"]);
-    }
-
-    fn what_is_missing_is_not_found(storage: &impl Storage, dir: &Path) {
-        let missing = dir.join("none");
-        assert_eq!(kind(storage.open(&missing)), ErrorKind::NotFound);
-        assert_eq!(kind(storage.open(&missing.join("x"))), ErrorKind::NotFound);
-        assert_eq!(kind(storage.list(&missing)), ErrorKind::NotFound);
-        assert_eq!(kind(storage.remove(&missing)), ErrorKind::NotFound);
-        assert_eq!(kind(storage.sync_dir(&missing)), ErrorKind::NotFound);
-        assert_eq!(kind(storage.create(&missing.join("x"))), ErrorKind::NotFound);
-        put(storage, &dir.join("there"), b"1");
-        for to in ["free", "there"] {
-            assert_eq!(kind(storage.rename(&missing, &dir.join(to))), ErrorKind::NotFound);
-            assert_eq!(kind(storage.rename_new(&missing, &dir.join(to))), ErrorKind::NotFound);
-        }
-        assert_eq!(names(storage, dir), ["there"]);
-    }
-
-    fn a_file_in_place_of_a_directory_is_told(storage: &impl Storage, dir: &Path) {
-        let file = dir.join("a");
-        put(storage, &file, b"1");
-        assert_eq!(kind(storage.list(&file)), ErrorKind::NotADirectory);
-        assert_eq!(kind(storage.sync_dir(&file)), ErrorKind::NotADirectory);
-        assert_eq!(kind(storage.create(&file.join("x"))), ErrorKind::NotADirectory);
-        assert_eq!(kind(storage.open(&file.join("x"))), ErrorKind::NotADirectory);
-        assert_eq!(kind(storage.open(&file.join("x/y"))), ErrorKind::NotADirectory);
-        assert_eq!(kind(storage.remove(&file.join("x"))), ErrorKind::NotADirectory);
-    }
-
-    fn a_directory_does_not_open_as_a_file(storage: &impl Storage, dir: &Path) {
-        assert_eq!(kind(storage.open(dir)), ErrorKind::IsADirectory);
-    }
-
-    fn dots_in_a_path_lead_nowhere_else(storage: &impl Storage, dir: &Path) {
-        storage.create_dir_all(&dir.join("d")).unwrap();
-        put(storage, &dir.join("./d/../a"), b"1");
-        assert_eq!(get(storage, &dir.join("d/./../a")), b"1");
-        assert_eq!(names(storage, &dir.join("d/..")), ["a", "d"]);
-    }
 }

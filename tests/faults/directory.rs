@@ -191,6 +191,9 @@ fn a_restore_never_writes_to_the_directory() {
         fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
             panic!("sync_dir({dir:?})")
         }
+        fn lock(&self, dir: &Path) -> Result<Box<dyn dictdb::DirLock>, dictdb::LockError> {
+            panic!("lock({dir:?})")
+        }
     }
     for format in FORMATS {
         let (storage, db) = (Faulty::default(), database());

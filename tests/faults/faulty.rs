@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dictdb::{
-    BackupFormat, BackupManager, BackupManagerBuilder, DictDb, Digest, DirEntry, MemoryStorage, ReadFile,
-    RestoreOptions, RestoreReport, Storage, WriteFile, record,
+    BackupFormat, BackupManager, BackupManagerBuilder, DictDb, Digest, DirEntry, DirLock, LockError, MemoryStorage,
+    ReadFile, RestoreOptions, RestoreReport, Storage, WriteFile, record,
 };
 
 pub(crate) const DIR: &str = "/backups";
@@ -172,6 +172,10 @@ impl Storage for Faulty {
         self.step(Op::SyncDir)?;
         self.files.sync_dir(dir)
     }
+
+    fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError> {
+        self.files.lock(dir)
+    }
 }
 
 struct FaultyReader {
@@ -205,8 +209,9 @@ struct FaultyWriter {
     storage: Faulty,
 }
 
-impl Write for FaultyWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl FaultyWriter {
+    /// How many of `bytes` the plan lets through.
+    fn admit(&self, bytes: &[u8]) -> io::Result<usize> {
         self.storage.step(Op::Write)?;
         let mut plan = self.storage.plan.lock().unwrap();
         let mut take = bytes.len().min(plan.piece.unwrap_or(usize::MAX));
@@ -217,6 +222,13 @@ impl Write for FaultyWriter {
                 return Err(ErrorKind::StorageFull.into());
             }
         }
+        Ok(take)
+    }
+}
+
+impl Write for FaultyWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let take = self.admit(bytes)?;
         self.file.write(&bytes[..take])
     }
 
@@ -226,6 +238,16 @@ impl Write for FaultyWriter {
 }
 
 impl WriteFile for FaultyWriter {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let take = self.admit(bytes)?;
+        self.file.write_at(&bytes[..take], offset)
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        self.storage.step(Op::Write)?;
+        self.file.set_len(len)
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.storage.step(Op::Sync)?;
         self.file.sync()
