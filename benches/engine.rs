@@ -10,6 +10,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use dictdb::{BackupFormat, BackupManager, DictDb, Record, restore};
 
 include!("data/users.rs");
+include!("data/filled.rs");
 
 const FORMATS: [BackupFormat; 2] = [BackupFormat::Binary, BackupFormat::Json];
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use dictdb::{BackupFormat, BackupManager, DictDb, Key, restore};
 
 include!("data/users.rs");
+include!("data/filled.rs");
 
 /// Median, least and most of a set of measurements.
 struct Spread {

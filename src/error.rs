@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::history::{Lineage, Point, Seq};
 use crate::value::Key;
@@ -26,6 +27,18 @@ pub enum Error {
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
         /// What was tried, as a verb: `open`, `read`, `create`, `write`, `sync`, `rename`, ...
+        op: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's word.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk is full. What was there before is untouched; make room and try again. A store whose log could not be
+    /// written is poisoned: it reads on, and takes writes again once it is reopened with room.
+    #[error("cannot {op} {}: the disk is full ({source}); make room and try again", path.display())]
+    DiskFull {
+        /// What was tried, as a verb.
         op: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -257,9 +270,64 @@ pub enum Error {
     /// A backup was asked for from inside the progress callback of one of the same manager.
     #[error("a backup cannot be made from inside on_progress of the same manager: it would wait for itself forever")]
     NestedBackup,
-    /// A writer panicked halfway through a commit. Reads go on; restore or restart to write again.
-    #[error("an earlier write broke off inside the engine; reads go on, but nothing more can be written")]
-    Poisoned,
+    /// An earlier write broke off: an append or a sync of the log failed, or the engine panicked. Reads go on; nothing
+    /// more can be written through this handle or its clones. Whether the commit that reports this first is durable
+    /// is not known: reopening the store decides it, by what is found on disk.
+    #[error(
+        "nothing more can be written, as an earlier write failed: {cause}; reads go on; reopen the store to write again"
+    )]
+    Poisoned {
+        /// What failed first.
+        #[source]
+        cause: Arc<Error>,
+    },
+    /// A writer or the storage panicked halfway through a commit: the cause of an [`Error::Poisoned`].
+    #[error("a write broke off inside the engine or its storage")]
+    Panicked,
+    /// Somebody has the store open: another process, or another handle of this one that is not a clone.
+    #[error(
+        "{} is in use by {}: close it there, or look at it with DictDb::open_read_only", dir.display(), holder(*pid)
+    )]
+    Locked {
+        /// The store's directory.
+        dir: PathBuf,
+        /// The holder's process id, where it could be read.
+        pid: Option<u32>,
+    },
+    /// A directory that holds something else than a store. Nothing was written to it.
+    #[error("{} {problem}", dir.display())]
+    NotAStore {
+        /// The directory.
+        dir: PathBuf,
+        /// What it holds, and what to do.
+        problem: String,
+    },
+    /// A directory that must be empty, or not be there, and is not. Nothing was written to it.
+    #[error("{} is not empty (it holds {found:?}): name a directory that is empty or not there yet", dir.display())]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+        /// One of its entries.
+        found: String,
+    },
+    /// The directory of a store was given where one for backups is wanted. Nothing was written to it.
+    #[error("{} is the directory of a store: backups need a directory of their own, better on another disk", dir.display())]
+    StoreDirectory {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A write to a database that was opened to be looked at.
+    #[error("this database was opened with open_read_only: open it with DictDb::open to write")]
+    ReadOnly,
+    /// A write to a store that was closed.
+    #[error("this store was closed: open it again to write")]
+    Closed,
+    /// What a database kept in memory alone, or an opened store, cannot do.
+    #[error("{what}")]
+    Unsupported {
+        /// What, why, and what to do instead.
+        what: &'static str,
+    },
     /// A setting that makes no sense.
     #[error("{setting} {problem}")]
     InvalidSetting {
@@ -284,12 +352,36 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Io { op, path: path.to_owned(), source }
+        move |source| {
+            let path = path.to_owned();
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { op, path, source },
+                _ => Error::Io { op, path, source },
+            }
+        }
+    }
+
+    /// Whether a full disk is behind this: [`Error::DiskFull`], or an [`Error::Poisoned`] that it caused.
+    ///
+    /// ```
+    /// # use dictdb::Error;
+    /// assert!(!Error::ReadOnly.is_disk_full());
+    /// ```
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Error::DiskFull { .. } => true,
+            Error::Poisoned { cause } => cause.is_disk_full(),
+            _ => false,
+        }
     }
 
     pub(crate) fn corrupt(file: &Path, offset: u64, expected: impl Into<String>) -> Error {
         Error::Corrupt { file: file.to_owned(), offset, expected: expected.into() }
     }
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or("another process or handle".to_owned(), |pid| format!("process {pid}"))
 }
 
 fn seen_damaged(damaged: &[DamagedBackup]) -> String {

@@ -31,13 +31,17 @@ pub(crate) enum FrameKind {
     Table = 2,
     /// A snapshot's block of rows of the table before it.
     Rows = 3,
-    /// The end of a finished file.
+    /// The end of a finished file; in a log, of one that was closed.
     Seal = 4,
+    /// The end of a log segment that goes on in the next one.
+    Continued = 5,
 }
 
 impl FrameKind {
     fn from_byte(byte: u8) -> Option<FrameKind> {
-        [FrameKind::Commit, FrameKind::Table, FrameKind::Rows, FrameKind::Seal].into_iter().find(|k| *k as u8 == byte)
+        [FrameKind::Commit, FrameKind::Table, FrameKind::Rows, FrameKind::Seal, FrameKind::Continued]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 }
 

@@ -5,7 +5,8 @@
 //! would get past them to the reader behind. A target panics where a promise is broken:
 //! - no bytes make a reader panic, and an error says a place inside the file;
 //! - what is accepted is as its seal says, and is written again as the same bytes;
-//! - what is accepted means the same in the other format.
+//! - what is accepted means the same in the other format;
+//! - what opens as a store is there again after every commit, close, crash and fault, as far as it was acknowledged.
 //!
 //! Not a stable interface.
 
@@ -30,10 +31,14 @@ use crate::state::State;
 use crate::storage::{MemoryStorage, Storage};
 use crate::wire::{self, Reader};
 
+mod log;
 mod repair;
 mod seeds;
+mod store;
 
+pub use log::log_recover;
 pub use seeds::{Seed, seeds};
+pub use store::store_ops;
 
 use repair::frames_of;
 use seeds::{BASE, LINEAGE, operations};
@@ -42,14 +47,39 @@ use seeds::{BASE, LINEAGE, operations};
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 8] = [
     ("delta_binary", delta_binary),
     ("delta_json", delta_json),
     ("snapshot_binary", snapshot_binary),
     ("snapshot_json", snapshot_json),
     ("frame", frame),
     ("delta_roundtrip", delta_roundtrip),
+    ("log_recover", log_recover),
+    ("store_ops", store_ops),
 ];
+
+/// Choices, taken one by one off an input; 0 where it is at its end.
+struct Picks<'a>(&'a [u8]);
+
+impl Picks<'_> {
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn pick(&mut self) -> u8 {
+        self.next().unwrap_or(0)
+    }
+
+    /// Some bytes, their number first.
+    fn some(&mut self) -> Vec<u8> {
+        let wanted = usize::from(self.pick());
+        let (some, rest) = self.0.split_at(wanted.min(self.0.len()));
+        self.0 = rest;
+        some.to_vec()
+    }
+}
 
 /// What the first byte of an input asks for, by its remainder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,8 +193,12 @@ pub fn frame(data: &[u8]) -> bool {
             FrameKind::Commit => commit_payload(parsed.seq, payload),
             FrameKind::Table => table_payload(payload),
             FrameKind::Rows => rows_payload(payload),
-            FrameKind::Seal => Seal::decode(&parsed, payload).is_some_and(|seal| {
-                assert_eq!(seal.encode(LINEAGE), again, "an accepted seal is written again as the same bytes");
+            FrameKind::Seal | FrameKind::Continued => Seal::decode(&parsed, payload).is_some_and(|seal| {
+                assert_eq!(
+                    seal.encode_as(parsed.kind, LINEAGE, parsed.synced),
+                    again,
+                    "an accepted seal is written again as the same bytes"
+                );
                 true
             }),
         };
@@ -219,7 +253,7 @@ fn accepted<T>(file: &[u8], outcome: Result<T>) -> Option<T> {
             assert!(offset <= bytes, "damage at byte {offset} of {bytes}: {expected}");
             assert!(!expected.is_empty());
         }
-        Err(error @ (Error::Io { .. } | Error::Cancelled | Error::Poisoned)) => panic!("{error}"),
+        Err(error @ (Error::Io { .. } | Error::Cancelled | Error::Poisoned { .. })) => panic!("{error}"),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
     None

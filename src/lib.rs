@@ -51,7 +51,7 @@
 //! | backups | [`BackupManager`], [`list_backups`], [`DictDb::save`] |
 //! | getting it back | [`restore`], [`RestoreOptions`], [`DictDb::load`], [`DictDb::apply_delta`] |
 //! | failures | [`Error`] |
-//! | tests of your own | [`MemoryStorage`], [`Storage`], [`ManualClock`] |
+//! | tests of your own | [`MemoryStorage`], [`Storage`], [`ManualClock`]; `sim`, a disk that crashes (feature `sim`) |
 //!
 //! README.md maps the guide of DictDB for Python to this crate and names the test that shows each guarantee; SPEC.md
 //! has the files byte by byte, and the design.
@@ -73,6 +73,8 @@ pub mod fuzzing;
 mod history;
 mod limits;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+mod log;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod mutation;
 mod progress;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
@@ -81,6 +83,8 @@ mod row;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod state;
 mod storage;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+mod store;
 mod table;
 mod transaction;
 mod tree;
@@ -108,7 +112,10 @@ pub use file::name::{BackupFormat, BackupKind, ParseFormatError};
 pub use history::{Digest, Lineage, Point, Seq, Timestamp};
 pub use mutation::{Commit, Mutation};
 pub use progress::{Progress, Stage};
+#[cfg(feature = "sim")]
+pub use storage::sim;
 pub use storage::{DirEntry, DirLock, DiskStorage, LOCK_FILE, LockError, MemoryStorage, ReadFile, Storage, WriteFile};
+pub use store::{CheckpointPolicy, CheckpointReport, Durability, DurabilityReport, OpenReport, Options, TornReport};
 pub use table::Table;
 pub use transaction::{Transaction, TransactionTable, TypedTransactionTable};
 pub use typed::TypedTable;

@@ -20,3 +20,15 @@ pub(crate) const BLOCK_BYTES: usize = 256 << 10;
 
 /// The ring's bytes where nobody says otherwise.
 pub(crate) const RING_BYTES_DEFAULT: usize = 64 << 20;
+
+/// A log segment's bytes where nobody says otherwise.
+pub(crate) const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// What a log segment is made with and grows by where nobody says otherwise.
+pub(crate) const PREALLOCATE_BYTES_DEFAULT: u64 = 1 << 20;
+
+/// Bytes of the log that gather at most before they are written, where nothing calls for that earlier.
+pub(crate) const GATHERED_BYTES_MAX: usize = 2 << 20;
+
+/// Writers wait once this many bytes of the log have not been written.
+pub(crate) const PENDING_BYTES_MAX: usize = 8 << 20;

@@ -36,6 +36,8 @@ pub enum Stage {
     ReadingFull,
     /// A delta backup is being read and applied.
     ReadingDelta,
+    /// A store's log is being replayed: commits take the place of records.
+    ReadingLog,
 }
 
 impl fmt::Display for Stage {
@@ -45,6 +47,7 @@ impl fmt::Display for Stage {
             Stage::WritingDelta => "writing delta backup",
             Stage::ReadingFull => "reading full backup",
             Stage::ReadingDelta => "reading delta backup",
+            Stage::ReadingLog => "replaying log segment",
         })
     }
 }

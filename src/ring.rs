@@ -178,6 +178,16 @@ impl Ring {
 }
 
 impl RingSlice {
+    /// A slice of frames that come from elsewhere: whole frames, contiguous, from `after` on or before.
+    pub(crate) fn new(after: Seq, last: Seq, parts: Vec<Arc<Vec<u8>>>) -> RingSlice {
+        RingSlice { after, last, parts }
+    }
+
+    /// Bytes that it holds; the first part may begin with older frames.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+
     /// The wanted frames, oldest first: seq, payload, and the whole frame as it stands.
     pub(crate) fn frames(&self) -> impl Iterator<Item = RingFrame<'_>> {
         let mut cursor = Cursor::default();

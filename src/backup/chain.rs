@@ -154,7 +154,7 @@ impl Chain {
             Some(_) => return Err(Promotion::ChainBroken),
             None => from_empty().ok_or(Promotion::NoChain)?,
         };
-        match db.ring_slice(base.seq, state.seq) {
+        match db.frames(base.seq, state) {
             Ok(slice) => Ok(Join { base, slice }),
             Err(Unserved::Gap { .. }) => Err(Promotion::Gap),
             // The ring was begun anew behind this state, by apply_delta.
@@ -175,7 +175,7 @@ impl Chain {
             let watch = Watch::new(settings.progress.as_deref(), Stage::WritingFull, path);
             file::write_full(settings.format, sink, state, origin, &watch)
         })?;
-        self.advance(state.point(), 0, vec![name], &path);
+        self.advance(db, state.point(), 0, vec![name], &path);
         let report = report(settings, db, started, &name, path, state.seq, made, bytes);
         Ok(BackupReport { promoted, ..report })
     }
@@ -193,7 +193,7 @@ impl Chain {
         let mut names = tip.map(|tip| tip.names.clone()).unwrap_or_default();
         let deltas = tip.map_or(0, |tip| tip.deltas).saturating_add(1);
         names.push(name);
-        self.advance(state.point(), deltas, names, &path);
+        self.advance(db, state.point(), deltas, names, &path);
         let report = report(settings, db, started, &name, path, state.seq, made, bytes);
         Ok(BackupReport { base_seq: Some(join.base.seq), ..report })
     }
@@ -241,9 +241,10 @@ impl Chain {
         Ok((name, path, made, bytes))
     }
 
-    fn advance(&mut self, point: Point, deltas: u32, names: Vec<BackupName>, path: &std::path::Path) {
+    fn advance(&mut self, db: &DictDb, point: Point, deltas: u32, names: Vec<BackupName>, path: &std::path::Path) {
         let time = self.stamp.and_then(|stamp| i64::try_from(stamp.get()).ok()).unwrap_or_default();
         let time = Timestamp::from_micros(time);
+        db.note_backup(point.seq);
         self.newest = Some(point);
         self.tip = Some(Tip { point, deltas, names, file: path.to_owned(), time });
     }

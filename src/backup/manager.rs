@@ -14,9 +14,11 @@ use crate::backup::schedule::{Cause, Schedule, Step};
 use crate::db::DictDb;
 use crate::error::{Error, Result};
 use crate::file::name::BackupFormat;
+use crate::file::sink::create_dir;
 use crate::progress::{Progress, ProgressFn};
 use crate::state::State;
 use crate::storage::{DiskStorage, Storage};
+use crate::store;
 
 type FailureFn = dyn Fn(&Error, u64) + Send + Sync;
 
@@ -157,7 +159,10 @@ impl BackupManagerBuilder {
             let problem = "must be longer than zero, or backups would never pause".to_owned();
             return Err(Error::InvalidSetting { setting: "backup_interval", problem });
         }
-        self.storage.create_dir_all(&self.dir).map_err(Error::io("create directory", &self.dir))?;
+        if store::is_store(&*self.storage, &self.dir) {
+            return Err(Error::StoreDirectory { dir: self.dir });
+        }
+        create_dir(&*self.storage, &self.dir)?;
         let chain = Chain::open(&*self.storage, &self.dir)?;
         let state = self.db.read().clone();
         let record = Track { last: chain.last(&state), deltas: chain.deltas(&state), ..Track::default() };

@@ -17,6 +17,7 @@ use crate::history::{Lineage, Point, Seq};
 use crate::progress::{Progress, ProgressFn, Stage, Watch};
 use crate::state::{Identity, State};
 use crate::storage::{DiskStorage, Storage};
+use crate::store;
 
 /// Restores the newest state that a directory of backups leads to, and says how.
 ///
@@ -134,7 +135,39 @@ impl RestoreOptions {
     /// # Errors
     /// As [`restore`]; [`Error::Cancelled`].
     pub fn restore(&self, dir: impl AsRef<Path>) -> Result<(DictDb, RestoreReport)> {
-        let dir = dir.as_ref();
+        let (state, report) = self.recover(dir.as_ref())?;
+        Ok((self.builder.clone().build_from(state), report))
+    }
+
+    /// Restores into a directory of its own, as a store: `dir` holds the backups, `target` becomes what
+    /// [`DictDb::open`] opens. The target must be empty, or not be there. The store is written under a temporary name,
+    /// read back and checked, and appears by one rename; a crash before that leaves nothing that opens.
+    ///
+    /// ```
+    /// use dictdb::{record, BackupManager, DictDb, RestoreOptions};
+    /// let dir = tempfile::tempdir()?;
+    /// let (backups, data) = (dir.path().join("backups"), dir.path().join("data"));
+    /// let db = DictDb::new();
+    /// db.create_table("users", "id")?.insert(record! { "name": "Ann" })?;
+    /// BackupManager::new(&db, &backups)?.backup_full()?;
+    ///
+    /// println!("{}", RestoreOptions::new().restore_into(&backups, &data)?);
+    /// assert_eq!(DictDb::open(&data)?.digest(), db.digest());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore); [`Error::NotEmpty`], [`Error::Locked`], [`Error::DiskFull`].
+    pub fn restore_into(&self, dir: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<RestoreReport> {
+        let target = target.as_ref();
+        store::check_empty(&*self.storage, target)?;
+        let (state, report) = self.recover(dir.as_ref())?;
+        store::create(&*self.storage, target, &state, self.progress.as_deref())?;
+        Ok(report)
+    }
+
+    /// The state, already the beginning of a new history.
+    fn recover(&self, dir: &Path) -> Result<(State, RestoreReport)> {
         let started = SystemClock.monotonic();
         let (mut state, mut report) = match self.whole(dir) {
             Err(Error::MissingLink { .. } | Error::Corrupt { .. } | Error::ChecksumMismatch { .. })
@@ -154,7 +187,7 @@ impl RestoreOptions {
         } else {
             tracing::info!(dir = %dir.display(), "{report}");
         }
-        Ok((self.builder.clone().build_from(state), report))
+        Ok((state, report))
     }
 
     /// The state that leaves nothing out. Where the chain of the newest full backup has a hole, that of an older one may

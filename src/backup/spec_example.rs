@@ -7,11 +7,16 @@ use std::time::Duration;
 use crate::backup::BackupManager;
 use crate::clock::ManualClock;
 use crate::db::DictDb;
-use crate::file::name::BackupFormat;
+use crate::file::name::{BackupFormat, Stamp};
+use crate::file::sink::{Existing, publish};
+use crate::file::store_name::{StoreFile, StoreName};
+use crate::file::{self, Origin};
 use crate::history::{Lineage, Timestamp};
+use crate::progress::{Stage, Watch};
 use crate::record;
 use crate::state::{Identity, State};
 use crate::storage::{MemoryStorage, Storage};
+use crate::store::{CheckpointPolicy, Options};
 
 const SPEC: &str = include_str!("../../SPEC.md");
 
@@ -33,14 +38,20 @@ fn block(info: &str) -> Vec<u8> {
     bytes
 }
 
+/// 2026-01-01T00:00:00Z
+const START: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
+
+/// The empty database of the example's lineage.
+fn empty() -> State {
+    let lineage = Lineage::from_bytes(*b"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10");
+    State::empty(Identity { lineage, parent: None })
+}
+
 /// The example's commits, backed up in full after the second and as a delta after the third.
 fn example(format: BackupFormat) -> Vec<(String, Vec<u8>)> {
     let storage = MemoryStorage::new();
-    // 2026-01-01T00:00:00Z
-    let clock = ManualClock::new(Timestamp::from_micros(1_767_225_600_000_000));
-    let lineage = Lineage::from_bytes(*b"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10");
-    let state = State::empty(Identity { lineage, parent: None });
-    let db = DictDb::builder().clock(clock.clone()).build_from(state);
+    let clock = ManualClock::new(START);
+    let db = DictDb::builder().clock(clock.clone()).build_from(empty());
     let dir = Path::new("backups");
     let manager = BackupManager::builder(&db, dir).file_format(format).storage(storage.clone()).build().unwrap();
     let users = db.create_table("users", "id").unwrap();
@@ -65,17 +76,55 @@ fn example(format: BackupFormat) -> Vec<(String, Vec<u8>)> {
         .into()
 }
 
+/// The log of a store with the example's first two commits, closed a second later.
+fn log_example() -> Vec<(String, Vec<u8>)> {
+    let storage = MemoryStorage::new();
+    let dir = Path::new("data");
+    storage.create_dir_all(dir).unwrap();
+    // A store's lineage is random, but for one that was there: an empty snapshot of an earlier stamp.
+    let created = Timestamp::from_micros(0);
+    let snapshot = dir.join(StoreName { stamp: Stamp::new(0), kind: StoreFile::Snapshot }.file_name());
+    let watch = Watch::new(None, Stage::WritingFull, &snapshot);
+    let origin = Origin { base: None, created };
+    let fill = |sink: &mut _| file::write_full(BackupFormat::Binary, sink, &empty(), &origin, &watch);
+    publish(&storage, &snapshot, Existing::Refuse, fill).unwrap();
+
+    let clock = ManualClock::new(START);
+    let options = Options::new().storage(storage.clone()).clock(clock.clone()).preallocate_bytes(512);
+    let db = options.checkpoint(CheckpointPolicy::manual()).open(dir).unwrap();
+    storage.remove(&snapshot).unwrap();
+    let users = db.create_table("users", "id").unwrap();
+    users.insert(record! { "name": "Ann" }).unwrap();
+    clock.advance(Duration::from_secs(1));
+    db.close().unwrap();
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    storage.paths().iter().map(|path| (name(path), storage.read(path).unwrap())).collect()
+}
+
+fn compare(language: &str, name: &str, bytes: &[u8]) {
+    if std::env::var_os("PRINT_SPEC_EXAMPLE").is_some() {
+        println!("@@ {name}\n{}", String::from_utf8_lossy(bytes));
+        println!("@@ {}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>());
+        return;
+    }
+    let shown = block(&format!("{language} {name}"));
+    assert!(shown == bytes, "{name}: {shown:02x?} is shown, {bytes:02x?} is written");
+}
+
 #[test]
 fn the_files_shown_in_the_specification_are_the_files_written() {
     for (format, language) in [(BackupFormat::Binary, "hex"), (BackupFormat::Json, "json")] {
         for (name, bytes) in example(format) {
-            if std::env::var_os("PRINT_SPEC_EXAMPLE").is_some() {
-                println!("@@ {name}\n{}", String::from_utf8_lossy(&bytes));
-                println!("@@ {}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>());
-                continue;
-            }
-            let shown = block(&format!("{language} {name}"));
-            assert!(shown == bytes, "{name}: {shown:02x?} is shown, {bytes:02x?} is written");
+            compare(language, &name, &bytes);
         }
+    }
+}
+
+#[test]
+fn the_log_shown_in_the_specification_is_the_log_written() {
+    let files = log_example();
+    assert_eq!(files.len(), 2, "one that goes on, and the one with the seal of the close");
+    for (name, bytes) in files {
+        compare("hex", &name, &bytes);
     }
 }

@@ -116,7 +116,8 @@ impl ContainerReader {
             return Err(corrupt(FRAME_HEADER_BYTES as u64, "a payload that fits the CRC in its frame header"));
         }
         if header.kind == FrameKind::Seal {
-            let seal = Seal::decode(&header, &self.payload).ok_or_else(|| corrupt(0, "a seal of this format"))?;
+            let seal = Seal::decode(&header, &self.payload).filter(|_| header.synced == Seq::ZERO);
+            let seal = seal.ok_or_else(|| corrupt(0, "a seal of this format"))?;
             if seal.frames != self.frames {
                 return Err(corrupt(56, &format!("a seal after {} frames, not {}", seal.frames, self.frames)));
             }

@@ -10,11 +10,12 @@
 //!     32   40 base: lineage, seq, digest; all zero for none
 //!     72   40 parent of the lineage: lineage, seq, digest; all zero for none
 //!    112    8 created, microseconds since 1970; equals the stamp in the file's name
-//!    120    4 reserved, zero
+//!    120    4 preallocation of a log segment, in bytes; else zero
 //!    124    4 CRC-32 of bytes 0..124
 //! ```
 //!
-//! A delta joins onto its base. A snapshot's base is the newest point that its directory held when it was written.
+//! A delta joins onto its base. A snapshot's base is the newest point that its directory held when it was written. A
+//! log segment holds the commits after its base; one without a base begins with the first commit of all.
 
 use std::path::Path;
 
@@ -29,11 +30,15 @@ pub(crate) const MAGIC: [u8; 8] = *b"\x89DDB\r\n\x1A\n";
 /// The format that this program writes, and the newest that it reads.
 pub(crate) const FORMAT_VERSION: u16 = 1;
 
+/// The smallest preallocation of a log segment: a header, a seal, and room.
+pub(crate) const PREALLOCATION_MIN: u32 = 512;
+
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     Snapshot = 1,
     Delta = 2,
+    Log = 3,
 }
 
 impl FileKind {
@@ -42,6 +47,7 @@ impl FileKind {
         match self {
             FileKind::Snapshot => "full backup",
             FileKind::Delta => "delta backup",
+            FileKind::Log => "log segment",
         }
     }
 }
@@ -54,6 +60,8 @@ pub(crate) struct Header {
     pub(crate) parent: Option<Point>,
     pub(crate) base: Option<Point>,
     pub(crate) created: Timestamp,
+    /// Of a log segment: while it is open, its length is a multiple of this. 0 elsewhere.
+    pub(crate) preallocation: u32,
 }
 
 impl Header {
@@ -67,7 +75,7 @@ impl Header {
         encode_point(self.base, &mut bytes);
         encode_point(self.parent, &mut bytes);
         bytes.extend_from_slice(&self.created.as_micros().to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&self.preallocation.to_le_bytes());
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         let mut header = [0; HEADER_BYTES];
         header.copy_from_slice(&bytes);
@@ -96,7 +104,8 @@ impl Header {
         let kind = match fields.take::<1>() {
             [1] => FileKind::Snapshot,
             [2] => FileKind::Delta,
-            _ => return Err(Error::corrupt(file, 10, "kind 1 (snapshot) or 2 (delta)")),
+            [3] => FileKind::Log,
+            _ => return Err(Error::corrupt(file, 10, "kind 1 (snapshot), 2 (delta) or 3 (log)")),
         };
         if fields.take::<5>() != [0; 5] {
             return Err(Error::corrupt(file, 11, "zeros"));
@@ -111,10 +120,13 @@ impl Header {
             return Err(Error::corrupt(file, 32, "the base that the delta joins onto"));
         }
         let created = Timestamp::from_micros(i64::from_le_bytes(fields.take()));
-        if fields.take::<4>() != [0; 4] {
-            return Err(Error::corrupt(file, 120, "zeros"));
+        let preallocation = u32::from_le_bytes(fields.take());
+        if (kind == FileKind::Log) != (preallocation >= PREALLOCATION_MIN)
+            || (kind != FileKind::Log && preallocation != 0)
+        {
+            return Err(Error::corrupt(file, 120, "a preallocation of at least 512 bytes in a log, zeros elsewhere"));
         }
-        Ok(Header { kind, lineage, parent, base, created })
+        Ok(Header { kind, lineage, parent, base, created, preallocation })
     }
 }
 

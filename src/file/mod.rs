@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `name` | file names |
+//! | `name`, `store_name` | file names |
 //! | `header`, `seal`, `container` | the frame around every binary file |
 //! | `snapshot`, `delta` | full and delta backups in binary |
 //! | `json` | both in DictDB's JSON |
@@ -28,7 +28,8 @@ pub(crate) mod name;
 pub(crate) mod seal;
 pub(crate) mod sink;
 mod snapshot;
-mod source;
+pub(crate) mod source;
+pub(crate) mod store_name;
 
 use container::ContainerReader;
 use header::{FileKind, Header};
@@ -46,7 +47,7 @@ pub(crate) struct Origin {
 impl Origin {
     fn header(&self, kind: FileKind, identity: Identity) -> Header {
         let Origin { base, created } = *self;
-        Header { kind, lineage: identity.lineage, parent: identity.parent, base, created }
+        Header { kind, lineage: identity.lineage, parent: identity.parent, base, created, preallocation: 0 }
     }
 }
 
@@ -98,6 +99,13 @@ pub(crate) fn read_full(storage: &dyn Storage, path: &Path, trust: Trust, watch:
         BackupFormat::Binary => snapshot::read(ContainerReader::open(storage, path)?, watch),
         BackupFormat::Json => json::read_full(storage, path, trust, watch),
     }
+}
+
+/// Reads a binary file whole and checks its checksums, counts and hash; what its rows say is not looked at.
+pub(crate) fn verify(storage: &dyn Storage, path: &Path) -> Result<()> {
+    let mut file = ContainerReader::open(storage, path)?;
+    while let container::Item::Frame(_) = file.next()? {}
+    Ok(())
 }
 
 /// Applies a delta, its format told by its content. On failure the state is of no use.
@@ -153,6 +161,10 @@ pub(crate) fn inspect(storage: &dyn Storage, path: &Path, expected: BackupKind, 
     let kind = match file.header.kind {
         FileKind::Snapshot => BackupKind::Full,
         FileKind::Delta => BackupKind::Delta,
+        FileKind::Log => {
+            let (file, found) = (path.to_owned(), FileKind::Log.name());
+            return Err(Error::WrongKind { file, wanted: "backup", found });
+        }
     };
     let Header { lineage, parent, base, created, .. } = file.header;
     let end = Point { lineage, seq: seal.seq, digest: seal.digest };

@@ -46,6 +46,16 @@ impl Stamp {
     }
 }
 
+impl Stamp {
+    /// What [`Display`](fmt::Display) gives, and nothing else: `parse` of a number takes signs and leading zeros.
+    pub(crate) fn parse(text: &str) -> Option<Stamp> {
+        let (seconds, micros) = text.split_once('_')?;
+        let whole = seconds.parse::<u64>().ok()?.checked_mul(MICROS_PER_SECOND)?;
+        let stamp = Stamp(whole.checked_add(micros.parse().ok()?)?);
+        Some(stamp).filter(|stamp| stamp.to_string() == text)
+    }
+}
+
 impl fmt::Display for Stamp {
     /// `1795344629_791450`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,11 +185,7 @@ impl BackupName {
         let (kind, rest) = BackupKind::ALL.iter().find_map(|k| Some((*k, name.strip_prefix(k.prefix())?)))?;
         let (stamp, extension) = rest.split_once('.')?;
         let format = BackupFormat::ALL.into_iter().find(|f| f.extension() == extension)?;
-        let (seconds, micros) = stamp.split_once('_')?;
-        let whole = seconds.parse::<u64>().ok()?.checked_mul(MICROS_PER_SECOND)?;
-        let stamp = Stamp(whole.checked_add(micros.parse().ok()?)?);
-        // `parse` takes signs, leading zeros and any number of micros; this does not.
-        Some(BackupName { kind, stamp, format }).filter(|parsed| parsed.file_name() == name)
+        Some(BackupName { kind, stamp: Stamp::parse(stamp)?, format })
     }
 }
 
@@ -191,20 +197,13 @@ pub(crate) fn temp_name(final_name: &str) -> String {
     format_temp(final_name, std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
-#[cfg(test)]
-/// Whether `name` is one that [`temp_name`] returned for a backup file, in this process or another: what may be
-/// swept out of a backup directory by the one who holds its lock.
-///
-/// A temporary file of some other final name is not recognised, for what a user names is not ours to remove.
-pub(crate) fn is_temp_name(name: &OsStr) -> bool {
-    let parsed = || {
-        let name = name.to_str()?;
-        let (final_name, id) = name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
-        let (pid, counter) = id.split_once('-')?;
-        BackupName::parse(OsStr::new(final_name))?;
-        Some(format_temp(final_name, pid.parse().ok()?, counter.parse().ok()?) == name)
-    };
-    parsed() == Some(true)
+/// The final name that `name` is a temporary one for, as [`temp_name`] returned it in this process or another.
+pub(crate) fn temp_target(name: &OsStr) -> Option<&str> {
+    let text = name.to_str()?;
+    let (final_name, id) = text.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    let (pid, counter) = id.split_once('-')?;
+    let canonical = format_temp(final_name, pid.parse().ok()?, counter.parse().ok()?);
+    (canonical == text).then_some(final_name)
 }
 
 fn format_temp(final_name: &str, pid: u32, counter: u64) -> String {
@@ -214,6 +213,11 @@ fn format_temp(final_name: &str, pid: u32, counter: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A temporary file of some other final name is not ours.
+    fn is_temp_name(name: &OsStr) -> bool {
+        temp_target(name).is_some_and(|target| BackupName::parse(OsStr::new(target)).is_some())
+    }
 
     fn parse(name: &str) -> Option<BackupName> {
         BackupName::parse(OsStr::new(name))

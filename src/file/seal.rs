@@ -36,7 +36,13 @@ pub(crate) struct Seal {
 }
 
 impl Seal {
+    /// The seal of a backup.
     pub(crate) fn encode(&self, lineage: Lineage) -> Vec<u8> {
+        self.encode_as(FrameKind::Seal, lineage, Seq::ZERO)
+    }
+
+    /// A seal of that kind; a log's says which seq was durable before it was written.
+    pub(crate) fn encode_as(&self, kind: FrameKind, lineage: Lineage, synced: Seq) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SEAL_BYTES);
         let start = frame::begin(&mut bytes);
         bytes.extend_from_slice(&self.digest.to_u128().to_le_bytes());
@@ -45,13 +51,13 @@ impl Seal {
             bytes.extend_from_slice(&count.to_le_bytes());
         }
         bytes.extend_from_slice(&self.content.to_le_bytes());
-        frame::finish(&mut bytes, start, FrameKind::Seal, lineage.crc_seed(), self.seq, Seq::ZERO);
+        frame::finish(&mut bytes, start, kind, lineage.crc_seed(), self.seq, synced);
         bytes
     }
 
-    /// The payload of a frame whose checksums fitted.
+    /// The payload of a frame whose checksums fitted and whose kind and `synced` are those of a seal.
     pub(crate) fn decode(header: &FrameHeader, payload: &[u8]) -> Option<Seal> {
-        if header.kind != FrameKind::Seal || payload.len() != PAYLOAD_BYTES || header.synced != Seq::ZERO {
+        if payload.len() != PAYLOAD_BYTES {
             return None;
         }
         let mut fields = Fields { bytes: payload };
@@ -71,6 +77,7 @@ impl Seal {
     pub(crate) fn parse(bytes: &[u8; SEAL_BYTES], lineage: Lineage) -> Option<Seal> {
         let (header, payload) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
         let header = FrameHeader::parse(header, lineage).ok()?;
-        if header.fits(payload, lineage) { Seal::decode(&header, payload) } else { None }
+        let of_backup = header.kind == FrameKind::Seal && header.synced == Seq::ZERO;
+        if of_backup && header.fits(payload, lineage) { Seal::decode(&header, payload) } else { None }
     }
 }

@@ -68,7 +68,7 @@ impl Sink {
 const TEMP_NAMES_MAX: usize = 64;
 
 /// A new temporary file; skips names that a killed process of the same id left behind.
-fn create_temp(storage: &dyn Storage, dir: &Path, file_name: &str) -> Result<(PathBuf, Box<dyn WriteFile>)> {
+pub(crate) fn create_temp(storage: &dyn Storage, dir: &Path, file_name: &str) -> Result<(PathBuf, Box<dyn WriteFile>)> {
     let mut tries = 0_usize;
     loop {
         let temp = dir.join(name::temp_name(file_name));
@@ -81,29 +81,63 @@ fn create_temp(storage: &dyn Storage, dir: &Path, file_name: &str) -> Result<(Pa
     }
 }
 
+/// Makes a directory, and all that is missing above it, durably. One that holds something already is left as it is.
+pub(crate) fn create_dir(storage: &dyn Storage, dir: &Path) -> Result<()> {
+    storage.create_dir_all(dir).map_err(Error::io("create directory", dir))?;
+    // An empty one was perhaps made a moment ago, by an attempt that came no further.
+    if !storage.list(dir).map_err(Error::io("list directory", dir))?.is_empty() {
+        return Ok(());
+    }
+    // Every directory above may be new, too. The nearest that was there already is the last that matters; more does no
+    // harm, and one that may not be read has been there before.
+    for above in dir.ancestors().skip(1) {
+        match storage.sync_dir(above) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => break,
+            synced => synced.map_err(Error::io("sync directory", above))?,
+        }
+    }
+    Ok(())
+}
+
 /// What to do about a file that has the final name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Existing {
     /// Backups never overwrite one another.
     Refuse,
+    /// As `Refuse`, but a file whose name could not be made durable stays: what it holds is in the log, too, and a
+    /// removal that is not durable either would leave it to come back when the log has gone on without it.
+    RefuseAndKeep,
     /// `save` to a path that the caller named.
     Replace,
 }
 
-/// Writes a file with `fill` and publishes it as `path`. Gives what `fill` gave, and the file's bytes.
-///
-/// 1. Create a temporary file in the same directory. A crash leaves a temporary name, which no reader looks at.
-/// 2. Fill it and sync it. A crash: as before.
-/// 3. Rename it. A crash leaves the temporary or the final name, either whole.
-/// 4. Sync the directory. Only now does the caller hear of success.
-///
-/// A failure before step 4 removes the temporary file; one in step 4 removes the final one, as nobody can say whether
-/// it would survive a crash, and it must not come back beside the backup that is made in its stead.
+/// Writes a file with `fill` and publishes it as `path`, without reading it back. See [`publish_checked`].
 pub(crate) fn publish<T>(
     storage: &dyn Storage,
     path: &Path,
     existing: Existing,
     fill: impl FnOnce(&mut Sink) -> Result<T>,
+) -> Result<(T, u64)> {
+    publish_checked(storage, path, existing, fill, |_| Ok(()))
+}
+
+/// Writes a file with `fill`, lets `check` look at it under its temporary name, and publishes it as `path`. Gives what
+/// `fill` gave, and the file's bytes.
+///
+/// 1. Create a temporary file in the same directory. A crash leaves a temporary name, which no reader looks at.
+/// 2. Fill it, sync it and check it. A crash: as before.
+/// 3. Rename it. A crash leaves the temporary or the final name, either whole.
+/// 4. Sync the directory. Only now does the caller hear of success.
+///
+/// A failure before step 4 removes the temporary file; one in step 4 removes the final one, as nobody can say whether
+/// it would survive a crash, and it must not come back beside the backup that is made in its stead (but see
+/// [`Existing::RefuseAndKeep`]).
+pub(crate) fn publish_checked<T>(
+    storage: &dyn Storage,
+    path: &Path,
+    existing: Existing,
+    fill: impl FnOnce(&mut Sink) -> Result<T>,
+    check: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<(T, u64)> {
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -126,8 +160,9 @@ pub(crate) fn publish<T>(
     });
     drop(sink);
     let published = filled.and_then(|done| {
+        check(&temp)?;
         match existing {
-            Existing::Refuse => storage.rename_new(&temp, path),
+            Existing::Refuse | Existing::RefuseAndKeep => storage.rename_new(&temp, path),
             Existing::Replace => storage.rename(&temp, path),
         }
         .map_err(Error::io("rename a temporary file to", path))?;

@@ -117,7 +117,7 @@ pub(crate) fn read(mut file: ContainerReader, watch: &Watch<'_>) -> Result<State
                         })?;
                         records = records.saturating_add(count);
                     }
-                    FrameKind::Commit | FrameKind::Seal => {
+                    FrameKind::Commit | FrameKind::Seal | FrameKind::Continued => {
                         return Err(Error::corrupt(&path, at, "a frame of kind 2 (table) or 3 (rows)"));
                     }
                 }

@@ -71,7 +71,7 @@ pub(super) fn frames(data: &[u8], lineage: Lineage) -> Vec<u8> {
 }
 
 /// Length and both checksums of one frame; whatever else its header says stays.
-fn seal_frame(frame: &mut [u8], lineage: Lineage) {
+pub(super) fn seal_frame(frame: &mut [u8], lineage: Lineage) {
     let (header, payload) = frame.split_at_mut(FRAME_HEADER_BYTES);
     let crc = |bytes: &[u8]| {
         let mut hasher = crc32fast::Hasher::new_with_initial(lineage.crc_seed());
@@ -113,12 +113,13 @@ fn image(data: &[u8], everything: bool) -> Vec<u8> {
 /// A file of these payloads, each with its kind before it in a snapshot.
 fn contents(kind: FileKind, data: &[u8]) -> Vec<u8> {
     let base = (kind == FileKind::Delta).then(|| BASE.point());
-    let header = Header { kind, lineage: LINEAGE, parent: None, base, created: Timestamp::from_micros(1) };
+    let header =
+        Header { kind, lineage: LINEAGE, parent: None, base, created: Timestamp::from_micros(1), preallocation: 0 };
     let mut file = header.encode().to_vec();
     let mut seq = BASE.seq.get();
     for payload in payloads(data) {
         let frame = match kind {
-            FileKind::Delta => {
+            FileKind::Delta | FileKind::Log => {
                 seq = seq.saturating_add(1);
                 frame_of(FrameKind::Commit, LINEAGE, Seq::new(seq), Seq::ZERO, payload)
             }
@@ -169,7 +170,7 @@ pub(super) fn sealed(mut file: Vec<u8>) -> Vec<u8> {
     let frames_end = file.len();
     file.resize(frames_end + SEAL_BYTES, 0);
     match header.kind {
-        FileKind::Delta => {
+        FileKind::Delta | FileKind::Log => {
             let mut state = BASE.clone();
             for frame in frames_of(&file) {
                 let Ok(applied) = state.apply(Seq::new(seq_of(frame)), &frame[FRAME_HEADER_BYTES..]) else { break };

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use super::log;
 use super::repair::{SEPARATOR, frames_of, without_seal};
 use super::{
     BackupFormat, Batch, FRAME_HEADER_BYTES, FrameKind, Mode, NO_ORIGIN, Origin, Ring, Seq, State, Timestamp, frame,
@@ -76,8 +77,14 @@ pub(super) fn commit(state: &mut State, body: impl FnOnce(&mut Batch<'_>)) -> Ve
 
 /// A binary delta of the operations that the bytes pick, most of which succeed; those that fail must leave no trace.
 pub(super) fn operations(data: &[u8]) -> Vec<u8> {
-    let header =
-        Header { kind: FileKind::Delta, lineage: LINEAGE, parent: None, base: Some(BASE.point()), created: BASE.time };
+    let header = Header {
+        kind: FileKind::Delta,
+        lineage: LINEAGE,
+        parent: None,
+        base: Some(BASE.point()),
+        created: BASE.time,
+        preallocation: 0,
+    };
     let mut file = header.encode().to_vec();
     let mut state = BASE.clone();
     let mut bytes = data.iter().copied();
@@ -221,8 +228,48 @@ pub fn seeds() -> Vec<Seed> {
     add("frame", "tables_and_rows", true, Mode::Raw, &between(&snapshot));
     add("frame", "checksums", true, Mode::Checksums, &between(&forget_checksums(&snapshot)));
     add("frame", "zeros", false, Mode::Raw, &[0; 256]);
+
+    let segment = log::segment(&[COMMITS, CLOSE].concat());
+    add("log_recover", "closed", true, Mode::Raw, &segment);
+    add("log_recover", "checksums", true, Mode::Checksums, &forget_checksums(&log::segment(COMMITS)));
+    add("log_recover", "cut", false, Mode::Raw, &segment[..segment.len() / 2]);
+    add("log_recover", "torn", true, Mode::Everything, &[COMMITS, FORGED_LENGTH].concat());
+    add("log_recover", "segments", true, Mode::Everything, &[COMMITS, NEXT_SEGMENT, COMMITS, CLOSE].concat());
+    let histories = [COMMITS, NEW_HISTORY, COMMITS, SNAPSHOT, COMMITS, NEXT_SEGMENT].concat();
+    add("log_recover", "histories", true, Mode::Everything, &histories);
+    add("log_recover", "stray", false, Mode::Everything, &[COMMITS, WRONG_SEQ, COMMITS].concat());
+
+    add("store_ops", "crashes", true, Mode::Raw, &[PUTS, CRASH, PUTS, CRASH_EARLIER, PUTS, DROP].concat());
+    add("store_ops", "checkpoints", true, Mode::Raw, &[PUTS, CHECKPOINT, PUTS, CHECKPOINT, PUTS, CHECKPOINT].concat());
+    add("store_ops", "by_hand", true, Mode::Checksums, &[PUTS, SYNC, PUTS, CRASH, PUTS, CLOSE_AND_OPEN].concat());
+    let backups = [PUTS, FULL, PUTS, DELTA, RESTORE, CRASH, PUTS, DELTA, RESTORE, CLOSE_AND_OPEN].concat();
+    add("store_ops", "backups", true, Mode::Raw, &backups);
+    add("store_ops", "backups_json", true, Mode::Contents, &backups);
+    add("store_ops", "faults", true, Mode::Raw, &[PUTS, FAULT, PUTS, DROP, PUTS, FAULT, CHECKPOINT, CRASH].concat());
     seeds
 }
+
+/// Steps of `log_recover`'s writer: what, then how; what is said to be synced comes last.
+const COMMITS: &[u8] = &[0, 3, 7, 0, 0, 11, 8, 0, 0, 2, 4, 3];
+const CLOSE: &[u8] = &[9, 0xFE];
+const FORGED_LENGTH: &[u8] = &[8, 3];
+const NEXT_SEGMENT: &[u8] = &[14, 0x3C, 1];
+const NEW_HISTORY: &[u8] = &[16, 2, 0x7E, 1];
+const SNAPSHOT: &[u8] = &[17, 1, 1];
+const WRONG_SEQ: &[u8] = &[6, 3, 7, 9, 0];
+
+/// Steps of `store_ops`: what, then how.
+const PUTS: &[u8] = &[0, 0, 1, 40, 0, 0, 2, 180, 5, 0, 1, 6, 0, 66, 3, 4, 11, 0, 0, 3, 250];
+const SYNC: &[u8] = &[8];
+const CHECKPOINT: &[u8] = &[9];
+const CLOSE_AND_OPEN: &[u8] = &[10];
+const DROP: &[u8] = &[11];
+const FULL: &[u8] = &[12];
+const DELTA: &[u8] = &[13];
+const RESTORE: &[u8] = &[14, 15];
+const FAULT: &[u8] = &[16, 9, 2];
+const CRASH: &[u8] = &[17, 3];
+const CRASH_EARLIER: &[u8] = &[18, 4, 5];
 
 /// Operations of every kind, in commits of one and of many.
 const OPERATIONS: &[u8] = &[

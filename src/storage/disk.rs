@@ -99,26 +99,36 @@ impl Storage for DiskStorage {
             Err(fs::TryLockError::WouldBlock) => return Err(held(&mut file)),
             Err(fs::TryLockError::Error(error)) => return Err(error.into()),
         }
-        let names = match lock_names(dir) {
-            Ok(names) => names,
-            Err(fs::TryLockError::WouldBlock) => return Err(held(&mut file)),
+        let mut lock = HeldLock { file, names: None };
+        match lock_names(dir) {
+            Ok(names) => lock.names = names,
+            Err(fs::TryLockError::WouldBlock) => return Err(held(&mut lock.file)),
             // Not every file system knows it; then the file has to do.
-            Err(fs::TryLockError::Error(_)) => None,
-        };
-        file.set_len(0)?;
-        file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
-        Ok(Box::new(HeldLock { _file: file, _names: names }))
+            Err(fs::TryLockError::Error(_)) => {}
+        }
+        lock.file.set_len(0)?;
+        lock.file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+        Ok(Box::new(lock))
     }
 }
 
-/// The locks go with the open files.
 #[derive(Debug)]
 struct HeldLock {
-    _file: File,
-    _names: Option<File>,
+    file: File,
+    names: Option<File>,
 }
 
 impl DirLock for HeldLock {}
+
+impl Drop for HeldLock {
+    /// The locks go with the open files; but a process that another thread is starting just now has these open too,
+    /// until it has become another program.
+    fn drop(&mut self) {
+        for file in std::iter::once(&self.file).chain(&self.names) {
+            let _ = file.unlock();
+        }
+    }
+}
 
 #[cfg(unix)]
 fn lock_names(dir: &Path) -> Result<Option<File>, fs::TryLockError> {

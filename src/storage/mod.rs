@@ -1,13 +1,15 @@
 //! Files: the seam between the database and the file system, and the only floor that names `std::fs`.
 //!
-//! [`Storage`] is what the floors above know. [`DiskStorage`] is the real thing, [`MemoryStorage`] its twin for tests;
-//! one suite of promises, in `promises.rs`, runs over both. Errors are plain [`io::Error`]s: the callers add the
-//! operation and the path.
+//! [`Storage`] is what the floors above know. [`DiskStorage`] is the real thing, [`MemoryStorage`] its twin for tests,
+//! `sim` (a feature) a disk that crashes; one suite of promises, in `promises.rs`, runs over each of them. Errors are
+//! plain [`io::Error`]s: the callers add the operation and the path.
 
 mod disk;
 mod memory;
 #[cfg(test)]
 mod promises;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 use std::ffi::OsString;
 use std::fmt::Debug;

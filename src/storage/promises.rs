@@ -5,7 +5,7 @@ use std::io::{ErrorKind, SeekFrom};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
-use super::{DirEntry, DiskStorage, LOCK_FILE, LockError, MemoryStorage, ReadFile, Storage, WriteFile};
+use super::{DirEntry, LOCK_FILE, LockError, Storage};
 
 /// Each promise becomes a test over each backend, with a fresh directory.
 macro_rules! promises {
@@ -21,6 +21,16 @@ macro_rules! promises {
             $(#[test]
             fn $promise() {
                 let storage = crate::storage::MemoryStorage::new();
+                let dir = std::path::Path::new("/data");
+                crate::storage::Storage::create_dir_all(&storage, dir).unwrap();
+                super::$promise(&storage, dir);
+            })*
+        }
+        #[cfg(feature = "sim")]
+        mod in_simulation {
+            $(#[test]
+            fn $promise() {
+                let storage = crate::storage::sim::SimStorage::new();
                 let dir = std::path::Path::new("/data");
                 crate::storage::Storage::create_dir_all(&storage, dir).unwrap();
                 super::$promise(&storage, dir);

@@ -85,7 +85,9 @@ impl Scene {
     }
 
     fn judge_failure(&self, label: &str, error: &Error, before: &dictdb::BackupStatus, names: &[String]) {
-        let Error::Io { op, path, .. } = error else { panic!("{label}: {error:?}") };
+        let (Error::Io { op, path, .. } | Error::DiskFull { op, path, .. }) = error else {
+            panic!("{label}: {error:?}")
+        };
         let text = error.to_string();
         assert!(path.starts_with(DIR) && text.contains(op) && text.contains(DIR), "{label}: {error}");
         let status = self.manager.status();
@@ -132,7 +134,7 @@ fn no_space_after_any_count_of_bytes_leaves_no_half_backup() {
             let scene = Scene::new(kind, format);
             scene.storage.space(space);
             let error = scene.fail_and_recover(&format!("{space} bytes of space"));
-            let Some(Error::Io { op: "write", source, .. }) = error else { panic!("{space}: {error:?}") };
+            let Some(Error::DiskFull { op: "write", source, .. }) = error else { panic!("{space}: {error:?}") };
             assert_eq!(source.kind(), ErrorKind::StorageFull);
             scene.assert_no_leftovers(&format!("{space} bytes of space"));
         }

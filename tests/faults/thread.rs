@@ -24,8 +24,8 @@ fn published(storage: &Faulty) -> Receiver<()> {
 #[test]
 fn a_stopped_manager_starts_again_any_number_of_times() {
     let (storage, db) = (Faulty::default(), database());
-    let published = published(&storage);
     let manager = builder(&db, &storage, FORMATS[0]).build().unwrap();
+    let published = published(&storage);
     for _ in 0..5 {
         manager.start().unwrap();
         assert!(manager.status().running);
@@ -43,8 +43,8 @@ fn a_stopped_manager_starts_again_any_number_of_times() {
 #[test]
 fn starting_twice_is_harmless() {
     let (storage, db) = (Faulty::default(), database());
-    let published = published(&storage);
     let manager = builder(&db, &storage, FORMATS[0]).build().unwrap();
+    let published = published(&storage);
     (0..3).for_each(|_| manager.start().unwrap());
     manager.notify_change().unwrap();
     receive(&published);

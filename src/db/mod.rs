@@ -1,9 +1,11 @@
 //! The database handle and the write path.
 
+mod durable;
+
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use crate::batch::Batch;
 use crate::clock::{Clock, SystemClock};
@@ -12,9 +14,11 @@ use crate::error::{Error, Result};
 use crate::frame::{self, FrameKind};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::limits::RING_BYTES_DEFAULT;
+use crate::log::SegmentEnd;
 use crate::mutation::{Commit, CommitWriter};
 use crate::ring::{Cursor, Ring, RingSlice, Unserved};
 use crate::state::{Identity, State};
+use crate::store::{Durability, OpenReport, Store};
 use crate::table::Table;
 use crate::transaction::Transaction;
 use crate::typed::TypedTable;
@@ -39,7 +43,24 @@ use crate::view::Snapshot;
 /// ```
 #[derive(Clone)]
 pub struct DictDb {
+    /// Of a store; `None` for a handle of one of the store's own threads.
+    _owner: Option<Arc<Owner>>,
     shared: Arc<Shared>,
+}
+
+/// What the handles that a program has share: with the last of them a store ends, whatever its own threads are doing.
+struct Owner {
+    shared: Weak<Shared>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade()
+            && let Access::Store(store) = &shared.access
+        {
+            store.stop();
+        }
+    }
 }
 
 struct Shared {
@@ -52,6 +73,31 @@ struct Shared {
     /// Token of the thread inside a transaction's closure; 0 for none.
     in_transaction: AtomicUsize,
     clock: Arc<dyn Clock>,
+    access: Access,
+    /// The seq that the newest backup of a manager of this process holds, plus 1; 0 for none.
+    backed_up: AtomicU64,
+}
+
+/// What becomes of commits beyond memory.
+pub(crate) enum Access {
+    /// Nothing.
+    Memory,
+    /// They are logged.
+    Store(Box<Store>),
+    /// There are none.
+    ReadOnly(Arc<OpenReport>),
+}
+
+/// A handle that does not keep the database, for a store's own threads.
+#[derive(Clone)]
+pub(crate) struct WeakDictDb {
+    shared: Weak<Shared>,
+}
+
+impl WeakDictDb {
+    pub(crate) fn upgrade(&self) -> Option<DictDb> {
+        self.shared.upgrade().map(|shared| DictDb { _owner: None, shared })
+    }
 }
 
 /// What only the one writer uses.
@@ -91,15 +137,8 @@ impl Builder {
     }
 
     pub(crate) fn build_from(self, state: State) -> DictDb {
-        DictDb {
-            shared: Arc::new(Shared {
-                writer: Mutex::default(),
-                ring: Mutex::new(Ring::new(self.ring_bytes, state.seq)),
-                state: RwLock::new(state),
-                in_transaction: AtomicUsize::new(0),
-                clock: self.clock,
-            }),
-        }
+        let ring = Ring::new(self.ring_bytes, state.seq);
+        DictDb::assemble(state, ring, self.clock, Access::Memory)
     }
 }
 
@@ -124,6 +163,47 @@ impl DictDb {
     /// ```
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    pub(crate) fn assemble(state: State, ring: Ring, clock: Arc<dyn Clock>, access: Access) -> DictDb {
+        let is_store = matches!(access, Access::Store(_));
+        let shared = Arc::new(Shared {
+            writer: Mutex::default(),
+            ring: Mutex::new(ring),
+            state: RwLock::new(state),
+            in_transaction: AtomicUsize::new(0),
+            clock,
+            access,
+            backed_up: AtomicU64::new(0),
+        });
+        let owner = is_store.then(|| Arc::new(Owner { shared: Arc::downgrade(&shared) }));
+        DictDb { _owner: owner, shared }
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakDictDb {
+        WeakDictDb { shared: Arc::downgrade(&self.shared) }
+    }
+
+    pub(crate) fn store(&self) -> Option<&Store> {
+        match &self.shared.access {
+            Access::Store(store) => Some(store),
+            Access::Memory | Access::ReadOnly(_) => None,
+        }
+    }
+
+    pub(crate) fn writable_store(&self) -> Result<&Store> {
+        match &self.shared.access {
+            Access::Store(store) => Ok(store),
+            Access::ReadOnly(_) => Err(Error::ReadOnly),
+            Access::Memory => Err(Error::Unsupported {
+                what: "a database in memory has no checkpoints: open a store with DictDb::open, or use a BackupManager",
+            }),
+        }
+    }
+
+    /// A manager's backup holds everything up to `seq`.
+    pub(crate) fn note_backup(&self, seq: Seq) {
+        self.shared.backed_up.fetch_max(seq.get().saturating_add(1), Ordering::Relaxed);
     }
 
     /// Makes a table, as a commit of its own. A `&str` definition is the name of the primary key.
@@ -195,7 +275,39 @@ impl DictDb {
     /// # Errors
     /// What `body` returns; [`Error::NestedWrite`], [`Error::Poisoned`], [`Error::Exhausted`].
     pub fn transaction<T, E: From<Error>>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
-        self.commit_on_copy(|batch| {
+        self.transaction_in(None, body)
+    }
+
+    /// The same, with at least this durability, whatever that of the store is. (It cannot ask for less; see
+    /// [`Options::durability`](crate::Options::durability).) For a database that is not a store it is [`transaction`](Self::transaction).
+    ///
+    /// ```
+    /// # use dictdb::{record, DictDb, Durability, Error, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = dir.path().join("data");
+    /// let db = Options::new().durability(Durability::Manual).open(&dir)?;
+    /// db.create_table("payments", "id")?;
+    /// db.transaction_with(Durability::Sync, |tx| tx.table("payments")?.insert(record! { "sum": 12 }))?;
+    /// assert_eq!(db.durability_report().synced, Some(db.seq()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`transaction`](Self::transaction).
+    pub fn transaction_with<T, E: From<Error>>(
+        &self,
+        durability: Durability,
+        body: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.transaction_in(Some(durability), body)
+    }
+
+    fn transaction_in<T, E: From<Error>>(
+        &self,
+        durability: Option<Durability>,
+        body: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.commit_on_copy(durability, |batch| {
             let transaction = Transaction::new(batch);
             let outcome = body(&transaction);
             (transaction.into_batch(), outcome)
@@ -204,7 +316,7 @@ impl DictDb {
 
     /// A transaction whose body is the engine's own.
     pub(crate) fn transaction_batch<T>(&self, body: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
-        self.commit_on_copy(|mut batch| {
+        self.commit_on_copy(None, |mut batch| {
             let outcome = body(&mut batch);
             (batch, outcome)
         })
@@ -213,6 +325,7 @@ impl DictDb {
     /// Lets `body` work on a copy of the state and commits what it did, unless it fails or panics.
     fn commit_on_copy<T, E: From<Error>>(
         &self,
+        durability: Option<Durability>,
         body: impl for<'b> FnOnce(Batch<'b>) -> (Batch<'b>, Result<T, E>),
     ) -> Result<T, E> {
         let mut writer = self.lock_writer()?;
@@ -234,13 +347,15 @@ impl DictDb {
         if is_empty {
             return Ok(value);
         }
-        let superseded = {
+        let (superseded, logged) = {
             let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-            self.seal_commit(&mut working, frame, start, seq, time);
-            std::mem::replace(&mut *state, working)
+            let logged = self.seal_commit(&mut working, frame, start, seq, time);
+            (std::mem::replace(&mut *state, working), logged)
         };
         drop(superseded); // outside the lock: it may be the last owner of many nodes
         writer.give_back();
+        drop(writer);
+        self.settle(seq, logged, durability)?;
         Ok(value)
     }
 
@@ -309,6 +424,14 @@ impl DictDb {
         self.ring().since(after, last)
     }
 
+    /// The frames that lead from `after` to `state`: out of the ring, or else out of the log.
+    pub(crate) fn frames(&self, after: Seq, state: &State) -> Result<RingSlice, Unserved> {
+        match (self.ring_slice(after, state.seq), self.store()) {
+            (Err(Unserved::Gap { .. }), Some(store)) => store.slice(state.identity.lineage, after, state.seq),
+            (outcome, _) => outcome,
+        }
+    }
+
     pub(crate) fn ring_reaches_back_to(&self, seq: Seq) -> bool {
         self.ring().reaches_back_to(seq)
     }
@@ -327,17 +450,25 @@ impl DictDb {
         let seq = next_seq(&state)?;
         let mut batch = Batch::new(&mut state, &mut writer.frame);
         let value = operation(&mut batch)?;
-        if !batch.is_empty() {
-            let start = batch.start();
-            self.seal_commit(&mut state, &mut writer.frame, start, seq, time);
+        if batch.is_empty() {
+            return Ok(value);
         }
+        let start = batch.start();
+        let logged = self.seal_commit(&mut state, &mut writer.frame, start, seq, time);
         drop(state);
         writer.give_back();
+        drop(writer);
+        self.settle(seq, logged, None)?;
         Ok(value)
     }
 
     /// Replaces the whole state, and with it the history: used by `apply_delta`. `change` decides on a copy.
     pub(crate) fn rebase<T>(&self, change: impl FnOnce(State) -> Result<(State, T)>) -> Result<T> {
+        if self.store().is_some() {
+            let what = "a delta begins a new history, which an opened store cannot: restore the whole chain into a new \
+                        directory with RestoreOptions::restore_into";
+            return Err(Error::Unsupported { what });
+        }
         let _writer = self.lock_writer()?;
         let working = self.read().clone();
         let (next, value) = change(working)?;
@@ -351,15 +482,33 @@ impl DictDb {
         Ok(value)
     }
 
-    /// Gives the commit its seq and time, checksums its frame and pushes it. The caller holds `writer` and `state`.
-    fn seal_commit(&self, state: &mut State, frame: &mut [u8], start: usize, seq: Seq, time: Timestamp) {
+    /// Gives the commit its seq and time, checksums its frame and pushes it, into the ring and the log. The caller holds
+    /// `writer` and `state`. Where the log refuses, the commit stands in memory alone, and nothing comes after it.
+    fn seal_commit(
+        &self,
+        state: &mut State,
+        frame: &mut [u8],
+        start: usize,
+        seq: Seq,
+        time: Timestamp,
+    ) -> Result<usize> {
+        let store = self.store();
+        let synced = store.map_or(Seq::ZERO, Store::synced);
         if let Some(payload) = frame.get_mut(start.saturating_add(frame::FRAME_HEADER_BYTES)..) {
             CommitWriter::set_time(payload, time);
         }
-        frame::finish(frame, start, FrameKind::Commit, state.identity.lineage.crc_seed(), seq, Seq::ZERO);
-        self.ring().push(seq, frame.get(start..).unwrap_or_default());
+        frame::finish(frame, start, FrameKind::Commit, state.identity.lineage.crc_seed(), seq, synced);
+        let frame = frame.get(start..).unwrap_or_default();
+        self.ring().push(seq, frame);
         state.seq = seq;
         state.time = time;
+        store.map_or(Ok(0), |store| store.append(seq, frame, || Some(end_of(state))))
+    }
+
+    /// Waits until a commit is as durable as it has to be.
+    fn settle(&self, seq: Seq, logged: Result<usize>, durability: Option<Durability>) -> Result<()> {
+        let pending = logged?;
+        self.store().map_or(Ok(()), |store| store.settle(seq, pending, durability))
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -370,7 +519,13 @@ impl DictDb {
         if self.shared.in_transaction.load(Ordering::Relaxed) == thread_token() {
             return Err(Error::NestedWrite);
         }
-        self.shared.writer.lock().map_err(|_| Error::Poisoned)
+        let writer = self.shared.writer.lock().map_err(|_| Error::Poisoned { cause: Arc::new(Error::Panicked) })?;
+        match &self.shared.access {
+            Access::Memory => {}
+            Access::Store(store) => store.check()?,
+            Access::ReadOnly(_) => return Err(Error::ReadOnly),
+        }
+        Ok(writer)
     }
 }
 
@@ -380,6 +535,11 @@ impl Writer {
             self.frame = Vec::new();
         }
     }
+}
+
+/// Where the log ends behind the newest commit of `state`.
+fn end_of(state: &State) -> SegmentEnd {
+    SegmentEnd { point: state.point(), time: state.time }
 }
 
 fn next_seq(state: &State) -> Result<Seq> {
@@ -531,7 +691,7 @@ mod tests {
         let broken = AssertUnwindSafe(|| db.write(|_| -> Result<()> { panic!("a bug of the engine's") }));
         assert!(catch_unwind(broken).is_err());
         assert_eq!(table.len().unwrap(), 0);
-        assert!(matches!(table.insert(record! { "id": 1 }), Err(Error::Poisoned)));
-        assert!(matches!(db.transaction(|_| Ok::<_, Error>(())), Err(Error::Poisoned)));
+        assert!(matches!(table.insert(record! { "id": 1 }), Err(Error::Poisoned { .. })));
+        assert!(matches!(db.transaction(|_| Ok::<_, Error>(())), Err(Error::Poisoned { .. })));
     }
 }

@@ -1,0 +1,118 @@
+//! The handle of an opened store: open, close, and how far commits are safe.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::{Access, DictDb, Writer, end_of, thread_token};
+use crate::error::{Error, Result};
+use crate::history::Seq;
+use crate::store::{DurabilityReport, OpenReport, Options, Store};
+
+impl DictDb {
+    /// Opens a store: a directory in which every commit is logged before its `Ok`. One that is not there, or is empty,
+    /// becomes a new store. What was acknowledged before is there again, whatever ended the process; what was found,
+    /// and how, is in [`open_report`](Self::open_report).
+    ///
+    /// One handle (and its clones) has a store at a time. Opening changes nothing but the lock file, and needs no free
+    /// space on the disk. Costs reading the newest snapshot and the log behind it; memory: the state, and at most the
+    /// ring's bytes and one commit.
+    ///
+    /// ```
+    /// use dictdb::{record, DictDb};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = dir.path().join("data");
+    /// let db = DictDb::open(&dir)?; // for instance "data"
+    /// db.create_table("users", "id")?.insert(record! { "id": 1, "name": "Ann" })?; // synced
+    /// db.close()?;
+    ///
+    /// let db = DictDb::open(&dir)?;
+    /// println!("{}", db.open_report().unwrap());
+    /// assert_eq!(db.table("users")?.get(1)?.unwrap()["name"], "Ann");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Locked`]; [`Error::Corrupt`] where something that was durable is missing or changed: look at the store
+    /// with [`open_read_only`](Self::open_read_only), and restore a backup into a new directory;
+    /// [`Error::NotAStore`], [`Error::UnsupportedVersion`], [`Error::Io`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<DictDb> {
+        Options::new().open(dir)
+    }
+
+    /// Looks at a store without writing a byte and without its lock: one that is damaged, on a disk that is read-only, or
+    /// in use (then as it stood a moment ago). Where the log is damaged, the database shows what comes before, and
+    /// [`OpenReport::damage`] says where and how. Writes are [`Error::ReadOnly`]; backups of it can be made.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where there is no sound snapshot to begin with; [`Error::NotAStore`], [`Error::Io`].
+    pub fn open_read_only(dir: impl AsRef<Path>) -> Result<DictDb> {
+        Options::new().open_read_only(dir)
+    }
+
+    /// Ends an opened store: writes and syncs what is left, seals the log, so that the next open finds that nothing is
+    /// missing and goes on with this history, and gives the lock back. Clones of the handle can still read. A database
+    /// that is not a store just ends.
+    ///
+    /// Dropping a store without this is safe: everything is synced, but the next open begins a new history.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] with the first failure; [`Error::Io`], [`Error::DiskFull`] where the seal could not be
+    /// written, which loses no commit; [`Error::Closed`]. The lock is given back in any case.
+    pub fn close(self) -> Result<DurabilityReport> {
+        if let Access::Store(store) = &self.shared.access {
+            store.stop();
+            // Nothing is appended from here on.
+            let _writer = self.lock_writer_for_close()?;
+            let end = end_of(&self.read());
+            store.close(end)?;
+        }
+        Ok(self.durability_report())
+    }
+
+    /// Makes every commit so far durable: what [`Durability::Manual`] and [`Durability::Interval`] leave to later.
+    /// Returns when it is done. Does nothing for a database that is not a store.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    pub fn sync(&self) -> Result<()> {
+        self.store().map_or(Ok(()), Store::sync)
+    }
+
+    /// How far the commits are safe: in memory, written, synced, in the newest checkpoint, in the newest backup.
+    pub fn durability_report(&self) -> DurabilityReport {
+        let memory = self.seq();
+        let backup = self.shared.backed_up.load(Ordering::Relaxed).checked_sub(1).map(Seq::new);
+        match &self.shared.access {
+            Access::Store(store) => store.report(memory, backup),
+            Access::Memory | Access::ReadOnly(_) => DurabilityReport {
+                memory,
+                written: None,
+                synced: None,
+                checkpoint: None,
+                backup,
+                log_bytes: 0,
+                poisoned: None,
+                checkpoint_failures: 0,
+                last_checkpoint_failure: None,
+            },
+        }
+    }
+
+    /// What opening the store found; `None` for a database that was not opened from a directory.
+    pub fn open_report(&self) -> Option<Arc<OpenReport>> {
+        match &self.shared.access {
+            Access::Store(store) => Some(Arc::clone(store.open_report())),
+            Access::ReadOnly(report) => Some(Arc::clone(report)),
+            Access::Memory => None,
+        }
+    }
+
+    /// As `lock_writer`, but a poisoned log is for `close` to tell.
+    fn lock_writer_for_close(&self) -> Result<MutexGuard<'_, Writer>> {
+        if self.shared.in_transaction.load(Ordering::Relaxed) == thread_token() {
+            return Err(Error::NestedWrite);
+        }
+        Ok(self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

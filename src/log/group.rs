@@ -1,0 +1,252 @@
+//! Group commit without a thread: many writers, one write, one sync.
+//!
+//! Whoever commits appends its frame to the pending bytes, and then waits until the log has come as far as it needs.
+//! The first to wait finds the sink there and takes it: it leads. It takes all that is pending, writes it, syncs it if
+//! it needs to, puts the sink back and wakes those whose frames these were, and one of those who came meanwhile: that one
+//! leads next. The first failure is kept: whoever waits for what was not reached gets it, and nothing more is appended.
+//!
+//! Waking a thread only for it to wait again costs more than all the rest, so that the waiters of the group that is
+//! being written and those of the next one wait in different rooms, and nobody is woken while the lock is held.
+//!
+//! `Mutex` and `Condvar` come from the module above, so that the same lines run under a model checker.
+
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering, PoisonError};
+
+/// Where a group's bytes go.
+pub(crate) trait Sink {
+    /// What may be said of a place between two frames: here the log's segment ends.
+    type Mark;
+    /// Why it could not.
+    type Error;
+
+    /// Writes frames; each mark stands at an offset in `bytes`, in rising order. `last` is the last frame's seq.
+    fn write(&mut self, bytes: &[u8], marks: Vec<(usize, Self::Mark)>, last: u64) -> Result<(), Self::Error>;
+
+    /// Makes all that was written durable.
+    fn sync(&mut self) -> Result<(), Self::Error>;
+
+    /// What is told where one of the two panicked.
+    fn panicked() -> Self::Error;
+}
+
+/// How far a waiter needs the log to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Goal {
+    /// Handed to the operating system.
+    Written,
+    /// Durable.
+    Synced,
+}
+
+/// How far a log has come, by the seqs of its commits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub(crate) appended: u64,
+    pub(crate) written: u64,
+    pub(crate) synced: u64,
+}
+
+/// A log that many write and one at a time leads.
+pub(crate) struct Group<S: Sink> {
+    queue: Mutex<Queue<S>>,
+    /// Where one waits for a turn to end: even turns, odd turns.
+    rooms: [Condvar; 2],
+    /// `synced` of the queue, for those who do not want to wait for its lock. Never ahead of it.
+    synced: AtomicU64,
+    /// 1 where there is a failure, for the same.
+    broken: AtomicU64,
+}
+
+struct Queue<S: Sink> {
+    /// Frames not written yet, and the marks between them.
+    pending: Vec<u8>,
+    marks: Vec<(usize, S::Mark)>,
+    /// The buffer that the next leader leaves in `pending`'s place.
+    spare: Vec<u8>,
+    reached: Reached,
+    /// Where it is not here, somebody leads.
+    sink: Option<S>,
+    /// Counts those who led. The newest of them writes up to this seq, and for this goal.
+    turn: u64,
+    leading: (u64, Goal),
+    failed: Option<Arc<S::Error>>,
+}
+
+/// A buffer larger than this is given back once it is written.
+const SPARE_BYTES_MAX: usize = 32 << 20;
+
+impl<S: Sink> Group<S> {
+    /// A log that is durable up to `synced`. Frames behind it may be pending already.
+    pub(crate) fn new(sink: S, synced: u64) -> Group<S> {
+        let reached = Reached { appended: synced, written: synced, synced };
+        let (pending, spare, marks) = (Vec::new(), Vec::new(), Vec::new());
+        let leading = (synced, Goal::Synced);
+        let queue = Queue { pending, marks, spare, reached, sink: Some(sink), turn: 0, leading, failed: None };
+        Group {
+            queue: Mutex::new(queue),
+            rooms: [Condvar::new(), Condvar::new()],
+            synced: AtomicU64::new(synced),
+            broken: AtomicU64::new(0),
+        }
+    }
+
+    /// Appends the frame of commit `seq`, and the mark behind it where `mark` gives one for the bytes pending then.
+    /// Gives how many bytes are pending. Refused after a failure.
+    pub(crate) fn append(
+        &self,
+        seq: u64,
+        frame: &[u8],
+        mark: impl FnOnce() -> Option<S::Mark>,
+    ) -> Result<usize, Arc<S::Error>> {
+        let mut queue = self.lock();
+        if let Some(failed) = &queue.failed {
+            return Err(Arc::clone(failed));
+        }
+        queue.pending.extend_from_slice(frame);
+        queue.reached.appended = seq;
+        let pending = queue.pending.len();
+        if let Some(mark) = mark() {
+            queue.marks.push((pending, mark));
+        }
+        Ok(pending)
+    }
+
+    /// The first failure, if there was one.
+    pub(crate) fn failure(&self) -> Option<Arc<S::Error>> {
+        if self.broken.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.lock().failed.clone()
+    }
+
+    /// How far the log is.
+    pub(crate) fn reached(&self) -> Reached {
+        self.lock().reached
+    }
+
+    /// A seq up to which the log is durable: the newest but for a moment.
+    pub(crate) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Returns once the log has come as far as `goal` up to `seq`, or has failed before. Leads if nobody does.
+    pub(crate) fn reach(&self, seq: u64, goal: Goal) -> Result<(), Arc<S::Error>> {
+        let mut queue = self.lock();
+        loop {
+            let done = match goal {
+                Goal::Written => queue.reached.written,
+                Goal::Synced => queue.reached.synced,
+            };
+            if done >= seq {
+                return Ok(());
+            }
+            if let Some(failed) = &queue.failed {
+                return Err(Arc::clone(failed));
+            }
+            queue = match queue.sink.take() {
+                Some(sink) => {
+                    if self.lead(queue, sink, goal)? >= seq {
+                        return Ok(());
+                    }
+                    self.lock()
+                }
+                None => {
+                    let (last, leads_to) = queue.leading;
+                    let in_this_turn = seq <= last && goal <= leads_to;
+                    let turn = if in_this_turn { queue.turn } else { queue.turn.wrapping_add(1) };
+                    self.room(turn).wait(queue).unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
+    }
+
+    /// Writes what is pending, and tells everybody what became of it, whatever that is. Gives the seq reached.
+    fn lead(&self, mut queue: MutexGuard<'_, Queue<S>>, mut sink: S, goal: Goal) -> Result<u64, Arc<S::Error>> {
+        let spare = mem::take(&mut queue.spare);
+        let mut bytes = mem::replace(&mut queue.pending, spare);
+        let marks = mem::take(&mut queue.marks);
+        let last = queue.reached.appended;
+        let turn = queue.turn.wrapping_add(1);
+        queue.turn = turn;
+        queue.leading = (last, goal);
+        drop(queue);
+
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            if !bytes.is_empty() {
+                sink.write(&bytes, marks, last)?;
+            }
+            if goal == Goal::Synced { sink.sync() } else { Ok(()) }
+        }));
+        bytes.clear();
+
+        let mut queue = self.lock();
+        let outcome = match outcome.unwrap_or_else(|_| Err(S::panicked())) {
+            Ok(()) => {
+                queue.reached.written = last;
+                if goal == Goal::Synced {
+                    queue.reached.synced = last;
+                    self.synced.store(last, Ordering::Release);
+                }
+                Ok(last)
+            }
+            Err(error) => Err(self.fail(&mut queue, error)),
+        };
+        if bytes.capacity() <= SPARE_BYTES_MAX {
+            queue.spare = bytes;
+        }
+        queue.sink = Some(sink);
+        drop(queue);
+        self.room(turn).notify_all();
+        let next = self.room(turn.wrapping_add(1));
+        if outcome.is_ok() {
+            next.notify_one()
+        } else {
+            next.notify_all()
+        }
+        outcome
+    }
+
+    /// Nothing is appended from here on. The caller wakes both rooms.
+    fn fail(&self, queue: &mut Queue<S>, error: S::Error) -> Arc<S::Error> {
+        let error = Arc::new(error);
+        queue.failed = Some(Arc::clone(&error));
+        self.broken.store(1, Ordering::Release);
+        error
+    }
+
+    fn room(&self, turn: u64) -> &Condvar {
+        let [even, odd] = &self.rooms;
+        if turn.is_multiple_of(2) { even } else { odd }
+    }
+
+    /// Ends the log: later appends get `why`, and the sink is handed out, unless somebody ended or broke it before.
+    pub(crate) fn end(&self, why: S::Error) -> Result<S, Arc<S::Error>> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(failed) = &queue.failed {
+                return Err(Arc::clone(failed));
+            }
+            match queue.sink.take() {
+                Some(sink) => {
+                    self.fail(&mut queue, why);
+                    drop(queue);
+                    self.rooms.iter().for_each(Condvar::notify_all);
+                    return Ok(sink);
+                }
+                None => {
+                    let next = queue.turn.wrapping_add(1);
+                    queue = self.room(next).wait(queue).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    /// Nothing panics while it is held but an allocation, and every change under it is complete in itself.
+    fn lock(&self) -> MutexGuard<'_, Queue<S>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

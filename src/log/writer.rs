@@ -1,0 +1,333 @@
+//! Segments being written.
+//!
+//! A segment is made under a temporary name, with its header and its first stretch of zeros, synced, and only then
+//! given its name: from then on a commit's sync does not have to change the file's size. It grows by further stretches.
+//!
+//! The first segment after an open is made by the first write, so that opening a store changes nothing. What each
+//! segment begins after, its base, is the word on how far the one before it reaches: see
+//! [`begin_segment`](LogWriter::begin_segment) for the order of steps and what a crash leaves between them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::file::header::{FileKind, Header};
+use crate::file::name::Stamp;
+use crate::file::seal::{SEAL_BYTES, Seal};
+use crate::file::sink::{Existing, create_temp, publish};
+use crate::file::store_name::{StoreFile, StoreName};
+use crate::frame::FrameKind;
+use crate::history::{Point, Timestamp};
+use crate::log::group::Sink;
+use crate::log::reader::SegmentReader;
+use crate::state::Identity;
+use crate::storage::{Storage, WriteFile};
+
+/// Gives out the stamps of a store's files: each past all before it.
+#[derive(Debug)]
+pub(crate) struct Stamps {
+    newest: Mutex<Option<Stamp>>,
+}
+
+impl Stamps {
+    /// Behind the newest name of the directory.
+    pub(crate) fn after(newest: Option<Stamp>) -> Stamps {
+        Stamps { newest: Mutex::new(newest) }
+    }
+
+    pub(crate) fn next(&self, wall: Timestamp) -> Result<Stamp> {
+        let exhausted = || Error::Exhausted { what: "the stamps of a store's file names".to_owned() };
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = Stamp::next(wall, *newest).ok_or_else(exhausted)?;
+        if i64::try_from(stamp.get()).is_err() {
+            return Err(exhausted());
+        }
+        *newest = Some(stamp);
+        Ok(stamp)
+    }
+}
+
+/// Where a segment ends, or the next one begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentEnd {
+    pub(crate) point: Point,
+    /// Of the newest commit there.
+    pub(crate) time: Timestamp,
+}
+
+/// Bytes that recovery found behind the end of the log, and that nobody was told were durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TornTail {
+    /// The segment.
+    pub(crate) file: PathBuf,
+    pub(crate) stamp: Stamp,
+    /// Where in it.
+    pub(crate) offset: u64,
+}
+
+/// The end of the log: where frames go.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) dir: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stamps: Arc<Stamps>,
+    pub(crate) identity: Identity,
+    pub(crate) preallocation: u32,
+    /// Where the next segment begins.
+    pub(crate) base: SegmentEnd,
+    /// To be kept aside before the next segment closes it off.
+    pub(crate) torn: Option<TornTail>,
+    /// Whether the log was found closed, or there was none.
+    pub(crate) sealed: bool,
+    pub(crate) active: Option<Active>,
+}
+
+/// The segment that is being written.
+pub(crate) struct Active {
+    file: Box<dyn WriteFile>,
+    path: PathBuf,
+    base: Point,
+    /// Where the next frame goes.
+    at: u64,
+    /// How long the file is.
+    allocated: u64,
+    content: Xxh3Default,
+    /// Whether something was written since the last sync.
+    dirty: bool,
+    /// Set once it is full.
+    end: Option<SegmentEnd>,
+}
+
+impl std::fmt::Debug for Active {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Active({}, {} of {} bytes)", self.path.display(), self.at, self.allocated)
+    }
+}
+
+impl Sink for LogWriter {
+    type Mark = SegmentEnd;
+    type Error = Error;
+
+    /// A mark ends the segment behind the frame before it.
+    fn write(&mut self, bytes: &[u8], marks: Vec<(usize, SegmentEnd)>, _last: u64) -> Result<()> {
+        let mut from = 0_usize;
+        for (at, end) in marks {
+            self.put(bytes.get(from..at).unwrap_or_default())?;
+            if let Some(active) = &mut self.active {
+                active.end = Some(end);
+            }
+            self.base = end;
+            from = at;
+        }
+        self.put(bytes.get(from..).unwrap_or_default())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.active.as_mut().map_or(Ok(()), Active::sync)
+    }
+
+    fn panicked() -> Error {
+        Error::Panicked
+    }
+}
+
+impl LogWriter {
+    fn put(&mut self, frames: &[u8]) -> Result<()> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        if self.active.as_ref().is_none_or(|active| active.end.is_some()) {
+            return self.begin_segment(frames);
+        }
+        let step = u64::from(self.preallocation);
+        match &mut self.active {
+            Some(active) => active.append(frames, step),
+            None => unreachable!("a segment was begun"),
+        }
+    }
+
+    /// Makes the next segment, with its first frames, and ends the one before it.
+    ///
+    /// The frames are there before the name is: behind an unclean end they are the commits that were found behind the
+    /// base, which from then on nothing else holds.
+    ///
+    /// 1. A torn tail that recovery found is copied to a file of its own. A crash leaves the copy, or part of it under
+    ///    a temporary name; the next open finds the same tail again.
+    /// 2. The old segment is synced up to its end. A crash: as before, the log ends in the old segment.
+    /// 3. The new one is written under a temporary name and synced. A crash leaves that name, which nobody reads.
+    /// 4. It is renamed and the directory synced. From here on its base says how far the old segment reaches: what may
+    ///    lie behind that is dead. A crash in between leaves it there or not, both whole.
+    /// 5. The old segment gets its seal, which promises that there is a next one. A crash leaves it open; its end is
+    ///    known all the same. Nothing of it is synced: nothing depends on it.
+    fn begin_segment(&mut self, frames: &[u8]) -> Result<()> {
+        self.keep_torn_tail()?;
+        if let Some(old) = &mut self.active {
+            old.sync()?;
+        }
+        let stamp = self.stamps.next(self.clock.now())?;
+        let name = StoreName { stamp, kind: StoreFile::Log }.file_name();
+        let base = self.base.point;
+        let Identity { lineage, parent } = self.identity;
+        let header = Header {
+            kind: FileKind::Log,
+            lineage,
+            parent,
+            base: (base != Point::empty(lineage)).then_some(base),
+            created: Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or(i64::MAX)),
+            preallocation: self.preallocation,
+        };
+        let path = self.dir.join(&name);
+        let (temp, file) = create_temp(&*self.storage, &self.dir, &name)?;
+        let made = Active::make(file, path, &header, base, frames).and_then(|active| {
+            self.storage
+                .rename_new(&temp, &active.path)
+                .map_err(Error::io("rename a temporary file to", &active.path))?;
+            Ok(active)
+        });
+        let active = made.inspect_err(|_| {
+            // The first error is the one to tell; the name says that the file is temporary in any case.
+            let _ = self.storage.remove(&temp);
+        })?;
+        self.storage.sync_dir(&self.dir).map_err(Error::io("sync directory", &self.dir))?;
+        if let Some(mut old) = self.active.replace(active)
+            && let Some(end) = old.end
+        {
+            old.seal(FrameKind::Continued, end)?;
+            old.trim();
+        }
+        Ok(())
+    }
+
+    fn keep_torn_tail(&mut self) -> Result<()> {
+        let Some(torn) = self.torn.take() else { return Ok(()) };
+        let path = self.dir.join(StoreName { stamp: torn.stamp, kind: StoreFile::Torn }.file_name());
+        let mut segment = SegmentReader::open(&*self.storage, &torn.file)?;
+        let kept = publish(&*self.storage, &path, Existing::Refuse, |sink| {
+            segment.copy_tail(torn.offset, |bytes| sink.put(bytes))
+        });
+        match kept {
+            // Kept by a process that got no further.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            kept => kept.map(drop),
+        }
+    }
+
+    /// Ends the log with a seal: the next open finds that nothing is missing, and goes on with this history. Where nothing
+    /// was written behind a seal, that one stands. Everything must have been synced before; `end` is where the log ends.
+    ///
+    /// The seal stands in a segment of its own, whose base bears witness to every frame before it. Behind the frames
+    /// themselves it could be cut off together with them, to a length that an open segment may have.
+    ///
+    /// 1. That segment is begun: see [`begin_segment`](Self::begin_segment). A crash leaves the log open.
+    /// 2. The seal is written and synced. A crash before leaves the log open, or its seal torn.
+    /// 3. The file is cut off behind it. A crash leaves zeros there.
+    pub(crate) fn close(mut self, end: SegmentEnd) -> Result<()> {
+        match &mut self.active {
+            Some(active) => {
+                active.end = Some(end);
+                self.base = end;
+            }
+            None if self.sealed => return Ok(()),
+            // A new history without a commit of its own begins where the old one ended.
+            None => {}
+        }
+        self.begin_segment(&[])?;
+        let Some(active) = &mut self.active else { return Ok(()) };
+        active.seal(FrameKind::Seal, end)?;
+        active.sync()?;
+        active.trim();
+        Ok(())
+    }
+}
+
+impl Active {
+    fn make(file: Box<dyn WriteFile>, path: PathBuf, header: &Header, base: Point, frames: &[u8]) -> Result<Active> {
+        let content = Xxh3Default::new();
+        let mut active = Active { file, path, base, at: 0, allocated: 0, content, dirty: false, end: None };
+        active.write(&header.encode())?;
+        active.write(frames)?;
+        let step = u64::from(header.preallocation).max(1);
+        active.allocated = active.at.div_ceil(step).saturating_mul(step);
+        zeros(&mut *active.file, &active.path, active.at, active.allocated)?;
+        active.file.sync().map_err(Error::io("sync", &active.path))?;
+        active.dirty = false;
+        Ok(active)
+    }
+
+    /// Writes frames; where they need more than is allocated, that first, synced, so that no frame lies in bytes whose
+    /// place in the file a crash could take away. More frames than a step at once come without: they make their own
+    /// place, and their own sync.
+    fn append(&mut self, frames: &[u8], step: u64) -> Result<()> {
+        let end = self.at.saturating_add(frames.len() as u64);
+        if end <= self.allocated {
+            return self.write(frames);
+        }
+        let target = end.div_ceil(step.max(1)).saturating_mul(step);
+        if frames.len() as u64 >= step {
+            self.write(frames)?;
+            zeros(&mut *self.file, &self.path, end, target)?;
+        } else {
+            zeros(&mut *self.file, &self.path, self.allocated, target)?;
+            self.dirty = true;
+            self.sync()?;
+            self.write(frames)?;
+        }
+        self.allocated = target;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.dirty = true;
+        self.file.write_all_at(bytes, self.at).map_err(Error::io("append to", &self.path))?;
+        self.content.update(bytes);
+        self.at = self.at.saturating_add(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if self.dirty {
+            self.file.sync_data().map_err(Error::io("sync", &self.path))?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, kind: FrameKind, end: SegmentEnd) -> Result<()> {
+        let Point { lineage, seq, digest } = end.point;
+        let frames = seq.since(self.base.seq);
+        let seal = Seal {
+            seq,
+            digest,
+            time: end.time,
+            frames,
+            groups: frames,
+            records: 0,
+            file_bytes: self.at.saturating_add(SEAL_BYTES as u64),
+            content: self.content.digest128(),
+        };
+        self.write(&seal.encode_as(kind, lineage, seq))
+    }
+
+    /// Gives back what was preallocated and not used. Zeros left there are as good.
+    fn trim(&mut self) {
+        if let Err(error) = self.file.set_len(self.at) {
+            tracing::debug!(file = %self.path.display(), %error, "a finished log segment keeps its preallocation");
+        }
+    }
+}
+
+/// Writes zeros to `[from, to)`: not a hole, whose place on the disk would still have to be found by a later sync.
+fn zeros(file: &mut dyn WriteFile, path: &Path, from: u64, to: u64) -> Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = from;
+    while at < to {
+        let take = usize::try_from(to.saturating_sub(at)).unwrap_or(ZEROS.len()).min(ZEROS.len());
+        file.write_all_at(ZEROS.get(..take).unwrap_or_default(), at).map_err(Error::io("preallocate in", path))?;
+        at = at.saturating_add(take as u64);
+    }
+    Ok(())
+}

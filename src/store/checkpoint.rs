@@ -1,0 +1,144 @@
+//! Checkpoints: the state compacted into a snapshot while writers go on, and what is superfluous behind it.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use crate::db::DictDb;
+use crate::error::{Error, Result};
+use crate::file::name::BackupFormat;
+use crate::file::sink::{Existing, Sink, publish_checked};
+use crate::file::store_name::StoreFile;
+use crate::file::{self, Origin};
+use crate::history::{Seq, Timestamp};
+use crate::log::Goal;
+use crate::progress::{Progress, Stage, Watch};
+use crate::store::directory::{Directory, Line, path, snapshots};
+use crate::store::{CheckpointReport, Store, poisoned};
+
+impl DictDb {
+    /// Writes a checkpoint of an opened store by hand: a snapshot of the state as it stands now, read back and checked,
+    /// after which the snapshots and log segments that only older ones needed are removed. One older snapshot and its
+    /// log are kept, in case the newest is ever damaged. Writers go on meanwhile. Where nothing was committed since the
+    /// newest checkpoint, nothing is written.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = dir.path().join("data");
+    /// let db = dictdb::DictDb::open(&dir)?;
+    /// db.create_table("users", "id")?;
+    /// println!("{}", db.checkpoint()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::DiskFull`]: the store goes on without it. [`Error::Poisoned`], [`Error::Closed`],
+    /// [`Error::ReadOnly`]; [`Error::Unsupported`] for a database that is not a store.
+    pub fn checkpoint(&self) -> Result<CheckpointReport> {
+        let store = self.writable_store()?;
+        let outcome = store.checkpoint(self);
+        let mut track = store.track();
+        match &outcome {
+            Ok(_) => (track.failures, track.last_failure) = (0, None),
+            Err(error) => {
+                track.failures = track.failures.saturating_add(1);
+                track.last_failure = Some(error.to_string());
+            }
+        }
+        drop(track);
+        outcome
+    }
+}
+
+impl Store {
+    /// 1. The log is synced up to the snapshot's seq, so that the snapshot never runs ahead of it.
+    /// 2. The snapshot is written under a temporary name, synced, and read back: nothing is published, or removed, on
+    ///    the word of one that does not come back as it was written. A crash leaves the temporary name.
+    /// 3. It is renamed and the directory synced. A crash leaves the store as it was, or with one snapshot more.
+    /// 4. Older snapshots go, then the segments that only they needed, oldest first. A crash leaves some of them.
+    fn checkpoint(&self, db: &DictDb) -> Result<CheckpointReport> {
+        let _one = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check()?;
+        let started = self.clock.monotonic();
+        // The other way round, commits in between would count as behind the checkpoint and not be.
+        let log_bytes = self.log_bytes.load(Ordering::Relaxed);
+        let state = db.read().clone();
+        let nothing_new = state.seq == Seq::ZERO || self.track().checkpoint == Some(state.seq);
+        let mut report = CheckpointReport {
+            seq: state.seq,
+            file: None,
+            records: state.record_count(),
+            bytes: 0,
+            duration: std::time::Duration::ZERO,
+            removed: Vec::new(),
+            not_removed: None,
+        };
+        if !nothing_new {
+            self.log.reach(state.seq.get(), Goal::Synced).map_err(poisoned)?;
+            let (file, bytes) = self.write_snapshot(&state)?;
+            let mut track = self.track();
+            track.checkpoint = Some(state.seq);
+            track.snapshot_bytes = bytes;
+            drop(track);
+            self.log_bytes.fetch_sub(log_bytes, Ordering::Relaxed);
+            (report.file, report.bytes) = (Some(file), bytes);
+        }
+        if let Err(error) = self.retire(&mut report.removed) {
+            tracing::warn!(dir = %self.dir.display(), "older files of the store stay: {error}");
+            report.not_removed = Some(error.to_string());
+        }
+        report.duration = self.clock.monotonic().saturating_sub(started);
+        tracing::info!("{report}");
+        Ok(report)
+    }
+
+    fn write_snapshot(&self, state: &crate::state::State) -> Result<(PathBuf, u64)> {
+        let stamp = self.stamps.next(self.clock.now())?;
+        let file = path(&self.dir, StoreFile::Snapshot, stamp);
+        let created = Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or(i64::MAX));
+        let origin = Origin { base: None, created };
+        let stopping = Arc::clone(&self.stopping);
+        let go_on = move |_: &Progress<'_>| match stopping.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let watch = Watch::new(Some(&go_on), Stage::WritingFull, &file);
+        let storage = &*self.storage;
+        let fill = |sink: &mut Sink| file::write_full(BackupFormat::Binary, sink, state, &origin, &watch);
+        let published =
+            publish_checked(storage, &file, Existing::RefuseAndKeep, fill, |temp| file::verify(storage, temp));
+        match published {
+            Ok((_, bytes)) => Ok((file, bytes)),
+            Err(Error::Cancelled) => Err(Error::Closed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what neither the newest snapshot nor the one before it needs, and what killed processes left.
+    fn retire(&self, removed: &mut Vec<PathBuf>) -> Result<()> {
+        let storage = &*self.storage;
+        let leftovers = std::mem::take(&mut self.track().leftovers);
+        let mut remove = |file: PathBuf| -> Result<()> {
+            match storage.remove(&file) {
+                Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                outcome => outcome.map_err(Error::io("remove", &file)),
+            }?;
+            removed.push(file);
+            Ok(())
+        };
+        leftovers.into_iter().try_for_each(&mut remove)?;
+        let found = Directory::read(storage, &self.dir)?;
+        let (sound, _) = snapshots(storage, &self.dir, &found)?;
+        let Some(fallback) = sound.get(1) else { return Ok(()) };
+        let line = Line::read(storage, &self.dir, &found)?;
+        let Some(needed) = line.position(fallback.point).and_then(|at| line.segments.get(at)) else { return Ok(()) };
+        for stamp in found.of_kind(StoreFile::Snapshot).filter(|stamp| *stamp < fallback.stamp) {
+            remove(path(&self.dir, StoreFile::Snapshot, stamp))?;
+        }
+        for stamp in found.of_kind(StoreFile::Log).filter(|stamp| *stamp < needed.stamp) {
+            remove(path(&self.dir, StoreFile::Log, stamp))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! Threads of a store, where there have to be any: one that syncs for `Durability::Interval`, one that writes
+//! checkpoints for an automatic policy. Both end with the last handle, or with `close`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::db::{DictDb, WeakDictDb};
+use crate::error::{Error, Result};
+use crate::file::store_name::StoreFile;
+use crate::state::State;
+use crate::store::{Durability, MEASURED_BYTES_MIN, Store};
+
+/// A thread that waits to be woken, and ends when told to.
+#[derive(Debug, Default)]
+pub(crate) struct Keeper {
+    signal: Arc<Signal>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    state: Mutex<Wanted>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    work: bool,
+    /// Without a pause before it.
+    now: bool,
+    stop: bool,
+}
+
+impl Signal {
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `false` once the thread is to end.
+    fn wait(&self) -> bool {
+        let idle = |wanted: &mut Wanted| !wanted.work && !wanted.stop;
+        let mut wanted = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        wanted.work = false;
+        !wanted.stop
+    }
+
+    /// Lets time pass, unless the thread is to end or to hurry.
+    fn pause(&self, time: Duration) {
+        let waited = self.changed.wait_timeout_while(self.lock(), time, |wanted| !wanted.stop && !wanted.now);
+        waited.unwrap_or_else(PoisonError::into_inner).0.now = false;
+    }
+}
+
+impl Keeper {
+    pub(crate) fn wake(&self, now: bool) {
+        let mut wanted = self.signal.lock();
+        wanted.work = true;
+        wanted.now |= now;
+        drop(wanted);
+        self.signal.changed.notify_all();
+    }
+
+    /// Ends the thread and waits for it: at most as long as what it is doing takes.
+    pub(crate) fn stop(&self) {
+        self.signal.lock().stop = true;
+        self.signal.changed.notify_all();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("a thread of the store panicked");
+        }
+    }
+
+    fn start(
+        &self,
+        name: &str,
+        db: WeakDictDb,
+        mut round: impl FnMut(&DictDb, &Store, &Pause) + Send + 'static,
+    ) -> Result<()> {
+        let signal = Arc::clone(&self.signal);
+        let run = move || {
+            let pause = Pause { signal: Arc::clone(&signal) };
+            while signal.wait() {
+                // Only while there is work does the thread hold the database.
+                let Some(db) = db.upgrade() else { return };
+                if let Some(store) = db.store() {
+                    round(&db, store, &pause);
+                }
+            }
+        };
+        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        let thread = spawned.map_err(Error::io("start a thread for", std::path::Path::new(name)))?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+}
+
+struct Pause {
+    signal: Arc<Signal>,
+}
+
+/// The threads that a store's settings call for.
+#[derive(Debug)]
+pub(crate) struct Keepers {
+    syncer: Keeper,
+    checkpointer: Keeper,
+    /// The log's bytes behind the newest checkpoint at which `checkpointer` next looks whether one is due.
+    look_at: AtomicU64,
+}
+
+impl Default for Keepers {
+    fn default() -> Keepers {
+        Keepers { syncer: Keeper::default(), checkpointer: Keeper::default(), look_at: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl Keepers {
+    /// There is something to sync, or so much that it must not wait for its time.
+    pub(crate) fn wake_syncer(&self, now: bool) {
+        self.syncer.wake(now);
+    }
+
+    pub(crate) fn log_grew(&self, log_bytes: u64) {
+        if log_bytes >= self.look_at.load(Ordering::Relaxed) {
+            self.look_at.store(u64::MAX, Ordering::Relaxed);
+            self.checkpointer.wake(false);
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.syncer.stop();
+        self.checkpointer.stop();
+    }
+}
+
+/// Segments at which a checkpoint is written whatever their size: many short sessions leave many short segments.
+const SEGMENTS_MAX: usize = 64;
+
+pub(crate) fn start(db: &DictDb) -> Result<()> {
+    let Some(store) = db.store() else { return Ok(()) };
+    if let Durability::Interval(every) = store.durability {
+        let mut last: Option<Duration> = None;
+        store.keepers.syncer.start("dictdb-sync", db.downgrade(), move |db, store, pause| {
+            // What waits now came after the last sync was begun.
+            let since = last.map_or(Duration::ZERO, |last| db.clock().monotonic().saturating_sub(last));
+            pause.signal.pause(every.saturating_sub(since));
+            last = Some(db.clock().monotonic());
+            store.mark_synced();
+            if let Err(error) = store.sync() {
+                // Kept by the log: every later write and `close` tell it.
+                tracing::error!("the log cannot be made durable: {error}");
+            }
+        })?;
+    }
+    if store.policy.is_automatic() {
+        let mut probe = None;
+        store.keepers.checkpointer.start("dictdb-checkpoint", db.downgrade(), move |db, store, _| {
+            checkpoint_round(db, store, &mut probe);
+        })?;
+        store.keepers.checkpointer.wake(false);
+    }
+    Ok(())
+}
+
+fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
+    if store.replay_rate().is_none() {
+        *probe = match probe.take() {
+            None => Some(db.read().clone()),
+            Some(state) => measure(db, store, state),
+        };
+    }
+    let many = || store.files(StoreFile::Log).is_ok_and(|count| count > SEGMENTS_MAX);
+    let log_bytes = store.log_bytes();
+    let mut next = store.policy.look_every();
+    if log_bytes > 0
+        && (store.checkpoint_due() || many())
+        && let Err(error) = db.checkpoint()
+        && !matches!(error, Error::Closed)
+    {
+        tracing::error!("no checkpoint could be written: {error}");
+        // Not at every look: what hinders it may take long to mend, and each try costs a snapshot.
+        next = next.max(log_bytes / 4);
+    }
+    store.keepers.look_at.store(store.log_bytes().saturating_add(next), Ordering::Relaxed);
+}
+
+/// Replays what was committed since `state` onto it, and notes how fast that went; gives the state back where that was
+/// too little to tell.
+fn measure(db: &DictDb, store: &Store, mut state: State) -> Option<State> {
+    let slice = db.ring_slice(state.seq, db.seq()).ok()?;
+    if (slice.bytes() as u64) < MEASURED_BYTES_MIN {
+        return Some(state);
+    }
+    let started = db.clock().monotonic();
+    let mut bytes = 0_u64;
+    for frame in slice.frames() {
+        state.apply(frame.seq, frame.payload).ok()?;
+        bytes = bytes.saturating_add(frame.whole.len() as u64);
+        if bytes >= MEASURED_BYTES_MIN.saturating_mul(4) {
+            break;
+        }
+    }
+    let seconds = db.clock().monotonic().saturating_sub(started).as_secs_f64();
+    store.set_replay_rate(bytes as f64 / seconds.max(1e-9));
+    None
+}

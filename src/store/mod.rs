@@ -1,0 +1,379 @@
+//! An opened store: a directory whose log makes commits durable.
+//!
+//! | module | what |
+//! |---|---|
+//! | `options` | settings, checked once; when a checkpoint is due |
+//! | `directory` | what the directory holds |
+//! | `recover` | from there to the state |
+//! | `create` | a store made of a restored state |
+//! | `checkpoint` | a snapshot while writers go on, and what can go behind it |
+//! | `keeper` | the thread, where there has to be one |
+//! | `report` | what was found and what holds |
+//!
+//! Promise: an acknowledged commit survives whatever RELIABILITY's table of failures names, and what cannot be trusted
+//! is refused, not guessed.
+
+mod checkpoint;
+mod create;
+mod directory;
+mod keeper;
+mod options;
+mod recover;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::clock::Clock;
+use crate::db::{Access, DictDb};
+use crate::error::{Error, Result};
+use crate::file::store_name::StoreFile;
+use crate::history::{Lineage, Seq};
+use crate::limits::{GATHERED_BYTES_MAX, PENDING_BYTES_MAX};
+use crate::log::{Goal, Group, LogWriter, Reached, SegmentEnd, SegmentReader, Stamps};
+use crate::ring::{RingSlice, Unserved};
+use crate::storage::{DirLock, Storage};
+
+use directory::{Directory, Line};
+use keeper::Keepers;
+use recover::{Recovered, Recovery};
+
+pub(crate) use create::{check_empty, create, is_store};
+pub use options::{CheckpointPolicy, Durability, Options};
+pub use report::{CheckpointReport, DurabilityReport, OpenReport, TornReport};
+
+/// What an opened store has beside the database in memory.
+pub(crate) struct Store {
+    dir: PathBuf,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    log: Group<LogWriter>,
+    stamps: Arc<Stamps>,
+    durability: Durability,
+    policy: CheckpointPolicy,
+    segment_bytes: u64,
+    ring_bytes: usize,
+    /// Frame bytes in the segment that is being filled. Changed only by the holder of the database's writer lock.
+    filled: AtomicU64,
+    /// Frame bytes behind the newest checkpoint.
+    log_bytes: AtomicU64,
+    /// Held for the whole of a checkpoint: one at a time.
+    checkpointing: Mutex<()>,
+    /// Only for a moment.
+    track: Mutex<Track>,
+    keepers: Keepers,
+    /// Set once the store is to end: a checkpoint under way breaks off.
+    stopping: Arc<AtomicBool>,
+    /// Whether commits wait for the keeper's sync: 0 for none, 1 for some, 2 for so many that it must come early.
+    unsynced: AtomicU8,
+    /// Given back by `close`, or when the last handle goes.
+    lock: Mutex<Option<Box<dyn DirLock>>>,
+    report: Arc<OpenReport>,
+}
+
+/// What `durability_report` tells, beside the log's own.
+#[derive(Debug, Default)]
+struct Track {
+    checkpoint: Option<Seq>,
+    snapshot_bytes: u64,
+    failures: u64,
+    last_failure: Option<String>,
+    /// Of the replay, in bytes a second, as measured.
+    replay_rate: Option<f64>,
+    leftovers: Vec<PathBuf>,
+}
+
+/// Bytes of log replayed that a measured rate is based on.
+const MEASURED_BYTES_MIN: u64 = 1 << 20;
+
+pub(crate) fn open(options: &Options, dir: &Path) -> Result<DictDb> {
+    let storage = Arc::clone(&options.storage);
+    let started = options.clock.monotonic();
+    // Looked at before anything is made in it.
+    Directory::read(&*storage, dir)?;
+    let lock = create::own(&*storage, dir)?;
+    // Names that a process which was killed had not synced yet are made durable before anything is built on them.
+    storage.sync_dir(dir).map_err(Error::io("sync directory", dir))?;
+    let found = Directory::read(&*storage, dir)?;
+    let recovery = Recovery {
+        storage: &*storage,
+        dir,
+        ring_bytes: options.ring_bytes,
+        progress: options.progress.as_deref(),
+        lenient: false,
+    };
+    let mut recovered = recovery.run(&found)?;
+    recovered.report.duration = options.clock.monotonic().saturating_sub(started);
+    log_report(&recovered.report);
+    Store::start(options, dir, lock, found, recovered)
+}
+
+pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
+    let storage = &*options.storage;
+    let started = options.clock.monotonic();
+    // One that is not there is an error, not an empty store.
+    storage.list(dir).map_err(Error::io("list directory", dir))?;
+    let found = Directory::read(storage, dir)?;
+    let progress = options.progress.as_deref();
+    let recovery = Recovery { storage, dir, ring_bytes: options.ring_bytes, progress, lenient: true };
+    let Recovered { state, ring, mut report, .. } = recovery.run(&found)?;
+    report.duration = options.clock.monotonic().saturating_sub(started);
+    log_report(&report);
+    Ok(DictDb::assemble(state, ring, Arc::clone(&options.clock), Access::ReadOnly(Arc::new(report))))
+}
+
+fn log_report(report: &OpenReport) {
+    if report.fell_back || report.damage.is_some() || !report.damaged.is_empty() {
+        tracing::warn!("{report}");
+    } else {
+        tracing::info!("{report}");
+    }
+}
+
+impl Store {
+    fn start(
+        options: &Options,
+        dir: &Path,
+        lock: Box<dyn DirLock>,
+        found: Directory,
+        recovered: Recovered,
+    ) -> Result<DictDb> {
+        let Recovered { state, ring, durable, pending, torn, checkpoint, log_bytes, report } = recovered;
+        let stamps = Arc::new(Stamps::after(found.newest()));
+        let writer = LogWriter {
+            storage: Arc::clone(&options.storage),
+            dir: dir.to_owned(),
+            clock: Arc::clone(&options.clock),
+            stamps: Arc::clone(&stamps),
+            identity: state.identity,
+            preallocation: u32::try_from(options.preallocate_bytes).unwrap_or(u32::MAX),
+            base: durable,
+            torn,
+            sealed: report.clean,
+            active: None,
+        };
+        let snapshot_bytes = match &report.snapshot {
+            Some(file) => options.storage.open(file).and_then(|file| file.len()).map_err(Error::io("read", file))?,
+            None => 0,
+        };
+        let seconds = report.duration.as_secs_f64();
+        let measured = log_bytes >= MEASURED_BYTES_MIN && seconds > 0.0;
+        let track = Track {
+            checkpoint,
+            snapshot_bytes,
+            replay_rate: measured.then(|| log_bytes as f64 / seconds),
+            leftovers: found.leftovers,
+            ..Track::default()
+        };
+        let store = Store {
+            dir: dir.to_owned(),
+            storage: Arc::clone(&options.storage),
+            clock: Arc::clone(&options.clock),
+            log: Group::new(writer, durable.point.seq.get()),
+            stamps,
+            durability: options.durability,
+            policy: options.checkpoint,
+            segment_bytes: options.segment_bytes,
+            ring_bytes: options.ring_bytes,
+            filled: AtomicU64::new(0),
+            log_bytes: AtomicU64::new(0),
+            checkpointing: Mutex::new(()),
+            track: Mutex::new(track),
+            keepers: Keepers::default(),
+            stopping: Arc::default(),
+            unsynced: AtomicU8::new(0),
+            lock: Mutex::new(Some(lock)),
+            report: Arc::new(report),
+        };
+        for (seq, frame) in &pending {
+            // Where a segment ends is a matter of what the state was there; this one may grow a little longer.
+            store.append(*seq, frame, || None)?;
+        }
+        store.log_bytes.store(log_bytes, Ordering::Relaxed);
+        let db = DictDb::assemble(state, ring, Arc::clone(&options.clock), Access::Store(Box::new(store)));
+        keeper::start(&db)?;
+        Ok(db)
+    }
+
+    /// Appends a commit's frame. `end` is asked for the point behind it where the segment is full.
+    pub(crate) fn append(&self, seq: Seq, frame: &[u8], end: impl FnOnce() -> Option<SegmentEnd>) -> Result<usize> {
+        let bytes = frame.len() as u64;
+        let mark = || {
+            let filled = self.filled.load(Ordering::Relaxed).saturating_add(bytes);
+            let end = if filled >= self.segment_bytes { end() } else { None };
+            self.filled.store(if end.is_some() { 0 } else { filled }, Ordering::Relaxed);
+            end
+        };
+        let pending = self.log.append(seq.get(), frame, mark).map_err(poisoned)?;
+        let before = self.log_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.keepers.log_grew(before.saturating_add(bytes));
+        Ok(pending)
+    }
+
+    /// Waits until the commit is as durable as the store, or the caller, asks for.
+    pub(crate) fn settle(&self, seq: Seq, pending: usize, asked: Option<Durability>) -> Result<()> {
+        let durability = asked.map_or(self.durability, |asked| asked.max(self.durability));
+        if durability == Durability::Sync {
+            return self.log.reach(seq.get(), Goal::Synced).map_err(poisoned);
+        }
+        let Durability::Interval(_) = self.durability else {
+            // A little at a time: a writer should not notice.
+            let write = pending >= GATHERED_BYTES_MAX;
+            return if write { self.log.reach(seq.get(), Goal::Written).map_err(poisoned) } else { Ok(()) };
+        };
+        let urgency = if pending >= GATHERED_BYTES_MAX { 2 } else { 1 };
+        // Most commits find it there already; it is taken back before the bytes that it is about are.
+        if self.unsynced.load(Ordering::Acquire) < urgency
+            && self.unsynced.fetch_max(urgency, Ordering::AcqRel) < urgency
+        {
+            self.keepers.wake_syncer(urgency > 1);
+        }
+        if pending >= PENDING_BYTES_MAX {
+            self.log.reach(seq.get(), Goal::Written).map_err(poisoned)?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything appended so far durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let appended = self.log.reached().appended;
+        self.log.reach(appended, Goal::Synced).map_err(poisoned)
+    }
+
+    /// The seq that a frame made now may call durable.
+    pub(crate) fn synced(&self) -> Seq {
+        Seq::new(self.log.synced())
+    }
+
+    /// Refuses what could not be logged.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.log.failure().map_or(Ok(()), |cause| Err(poisoned(cause)))
+    }
+
+    pub(crate) fn open_report(&self) -> &Arc<OpenReport> {
+        &self.report
+    }
+
+    pub(crate) fn report(&self, memory: Seq, backup: Option<Seq>) -> DurabilityReport {
+        let Reached { written, synced, .. } = self.log.reached();
+        let track = self.track();
+        DurabilityReport {
+            memory,
+            written: Some(Seq::new(written)),
+            synced: Some(Seq::new(synced)),
+            checkpoint: track.checkpoint,
+            backup,
+            log_bytes: self.log_bytes.load(Ordering::Relaxed),
+            poisoned: self.log.failure().filter(|cause| !matches!(**cause, Error::Closed)),
+            checkpoint_failures: track.failures,
+            last_checkpoint_failure: track.last_failure.clone(),
+        }
+    }
+
+    /// The frames in `(after, last]` out of the log's segments, for a backup that the ring does not reach back for.
+    pub(crate) fn slice(&self, lineage: Lineage, after: Seq, last: Seq) -> Result<RingSlice, Unserved> {
+        let gap = || Unserved::Gap { oldest: last.next().unwrap_or(last) };
+        self.read_slice(lineage, after, last)
+            .map_err(|error| {
+                tracing::debug!(%error, "the log cannot serve a delta");
+                gap()
+            })?
+            .ok_or_else(gap)
+    }
+
+    fn read_slice(&self, lineage: Lineage, after: Seq, last: Seq) -> Result<Option<RingSlice>> {
+        // A delta larger than this is no cheaper than a full backup, and would be in memory at once.
+        let bytes_max = self.ring_bytes.max(PENDING_BYTES_MAX);
+        self.log.reach(last.get(), Goal::Written).map_err(poisoned)?;
+        let found = Directory::read(&*self.storage, &self.dir)?;
+        let line = Line::read(&*self.storage, &self.dir, &found)?;
+        let mut bytes = Vec::new();
+        let mut at = after;
+        let mut ends = line.segments.iter().skip(1).map(|next| Some(next.base.seq)).chain([None]);
+        for segment in &line.segments {
+            let end = ends.next().flatten();
+            let wanted = segment.header.lineage == lineage && segment.base.seq <= at && end.is_none_or(|end| end > at);
+            if !wanted || at >= last {
+                continue;
+            }
+            let mut reader = SegmentReader::open(&*self.storage, &segment.path)?;
+            let until = end.map_or(last, |end| end.min(last));
+            let mut fits = true;
+            reader.read(Some(until), |frame| {
+                fits = bytes.len().saturating_add(frame.payload.len()) <= bytes_max;
+                if frame.seq > after && fits {
+                    bytes.extend_from_slice(frame.header_bytes);
+                    bytes.extend_from_slice(frame.payload);
+                    at = frame.seq;
+                }
+                if fits { Ok(()) } else { Err(Error::Cancelled) }
+            })?;
+        }
+        Ok((at == last).then(|| RingSlice::new(after, last, vec![Arc::new(bytes)])))
+    }
+
+    /// Writes and syncs what is left, and seals the log. Gives the lock back, whatever becomes of that.
+    pub(crate) fn close(&self, end: SegmentEnd) -> Result<()> {
+        let sealed = self.sync().and_then(|()| self.log.end(Error::Closed).map_err(poisoned)?.close(end));
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        sealed
+    }
+
+    /// Ends the store's threads.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.keepers.stop();
+    }
+
+    fn track(&self) -> MutexGuard<'_, Track> {
+        self.track.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn checkpoint_due(&self) -> bool {
+        let track = self.track();
+        self.policy.is_due(self.log_bytes.load(Ordering::Relaxed), track.snapshot_bytes, track.replay_rate)
+    }
+
+    fn log_bytes(&self) -> u64 {
+        self.log_bytes.load(Ordering::Relaxed)
+    }
+
+    fn replay_rate(&self) -> Option<f64> {
+        self.track().replay_rate
+    }
+
+    fn set_replay_rate(&self, bytes_per_second: f64) {
+        self.track().replay_rate = Some(bytes_per_second);
+    }
+
+    /// Commits from here on wait for another sync of the keeper's than the one that comes now.
+    fn mark_synced(&self) {
+        self.unsynced.store(0, Ordering::Release);
+    }
+
+    fn files(&self, kind: StoreFile) -> Result<usize> {
+        Ok(Directory::read(&*self.storage, &self.dir)?.of_kind(kind).count())
+    }
+}
+
+impl Drop for Store {
+    /// Commits whose `Ok` promised less than durability are made durable all the same, as nothing hinders it. The log
+    /// is not sealed: that is what `close` is for, which can say that it failed.
+    fn drop(&mut self) {
+        self.keepers.stop();
+        if self.log.failure().is_none()
+            && let Err(error) = self.sync()
+        {
+            tracing::error!(dir = %self.dir.display(), "the newest commits were not made durable: {error}");
+        }
+    }
+}
+
+/// What a writer is told of the log's first failure.
+fn poisoned(cause: Arc<Error>) -> Error {
+    match *cause {
+        Error::Closed => Error::Closed,
+        _ => Error::Poisoned { cause },
+    }
+}

@@ -1,0 +1,335 @@
+//! Backups of opened stores, and stores made of backups.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dictdb::{
+    BackupFormat, BackupKind, BackupManager, CheckpointPolicy, DictDb, Durability, Error, LOCK_FILE, MemoryStorage,
+    Options, Promotion, RestoreOptions, Storage, record,
+};
+
+const DIR: &str = "/data";
+const BACKUPS: &str = "/backups";
+const FORMATS: [BackupFormat; 2] = [BackupFormat::Binary, BackupFormat::Json];
+
+fn options(storage: &MemoryStorage) -> Options {
+    Options::new()
+        .storage(storage.clone())
+        .checkpoint(CheckpointPolicy::manual())
+        .segment_bytes(2_000)
+        .preallocate_bytes(1_024)
+}
+
+fn manager(db: &DictDb, storage: &MemoryStorage, format: BackupFormat) -> BackupManager {
+    BackupManager::builder(db, BACKUPS)
+        .storage(storage.clone())
+        .file_format(format)
+        .incremental(true)
+        .max_deltas_before_full(1_000)
+        .min_backup_interval(Duration::ZERO)
+        .backup_interval(Duration::MAX)
+        .build()
+        .unwrap()
+}
+
+fn commit(db: &DictDb, n: i64) {
+    let table = db.table("t").or_else(|_| db.create_table("t", "id")).unwrap();
+    for _ in 0..n {
+        let seq = db.seq().get() as i64;
+        table.upsert(record! { "id": seq % 50, "text": format!("commit {seq}") }).unwrap();
+    }
+}
+
+fn restored(storage: &MemoryStorage) -> DictDb {
+    RestoreOptions::new().storage(storage.clone()).restore(BACKUPS).unwrap().0
+}
+
+/// The files as they are now, for another process to find after this one was killed.
+fn copy(storage: &MemoryStorage) -> MemoryStorage {
+    let other = MemoryStorage::new();
+    storage.paths().into_iter().for_each(|path| other.write(&path, storage.read(&path).unwrap()).unwrap());
+    other
+}
+
+fn files(storage: &MemoryStorage, dir: &str, prefix: &str) -> Vec<PathBuf> {
+    let is_one = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);
+    storage.paths().into_iter().filter(|path| path.starts_with(dir)).filter(is_one).collect()
+}
+
+#[test]
+fn a_chain_goes_on_after_a_close_with_deltas_out_of_the_log_where_the_ring_is_empty() {
+    for format in FORMATS {
+        for ring_bytes in [64 << 20, 1_000, 0] {
+            let storage = MemoryStorage::new();
+            let settings = options(&storage).ring_bytes(ring_bytes);
+            let mut db = settings.open(DIR).unwrap();
+            commit(&db, 30);
+            let mut covered = manager(&db, &storage, format).backup_full().unwrap().seq;
+            for session in 0..6 {
+                commit(&db, 30);
+                if session == 2 {
+                    db.checkpoint().unwrap();
+                }
+                db.close().unwrap();
+                db = settings.open(DIR).unwrap();
+                let manager = manager(&db, &storage, format);
+                assert_eq!(manager.status().pending_commits, 30);
+                if session % 2 == 0 {
+                    commit(&db, 20);
+                }
+                let report = manager.backup_now().unwrap();
+                assert_eq!((report.kind, report.promoted, report.base_seq), (BackupKind::Delta, None, Some(covered)));
+                assert_eq!(report.commits, db.seq().since(covered), "{report}");
+                covered = report.seq;
+                assert_eq!(db.durability_report().backup, Some(covered));
+                assert_eq!(restored(&storage).digest(), db.digest(), "{report}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_backup_that_the_log_no_longer_reaches_back_to_is_followed_by_a_full_one() {
+    let storage = MemoryStorage::new();
+    let db = options(&storage).ring_bytes(0).open(DIR).unwrap();
+    commit(&db, 50);
+    let manager = manager(&db, &storage, BackupFormat::Binary);
+    manager.backup_full().unwrap();
+    for _ in 0..4 {
+        commit(&db, 50);
+        db.checkpoint().unwrap();
+    }
+    let report = manager.backup_delta().unwrap();
+    assert_eq!((report.kind, report.promoted), (BackupKind::Full, Some(Promotion::Gap)), "{report}");
+    assert_eq!(restored(&storage).digest(), db.digest());
+    commit(&db, 50);
+    let report = manager.backup_delta().unwrap();
+    assert_eq!((report.kind, report.commits), (BackupKind::Delta, 50), "{report}");
+    assert_eq!(restored(&storage).digest(), db.digest());
+}
+
+#[test]
+fn a_delta_never_leaves_out_what_is_damaged_in_the_log() {
+    let storage = MemoryStorage::new();
+    let db = options(&storage).ring_bytes(0).open(DIR).unwrap();
+    commit(&db, 5);
+    manager(&db, &storage, BackupFormat::Binary).backup_full().unwrap();
+    commit(&db, 200);
+    let logs = files(&storage, DIR, "dictdb_log_");
+    let log = &logs[logs.len() / 2];
+    let good = storage.read(log).unwrap();
+    for at in (0..1_600).step_by(97) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        storage.write(log, bytes).unwrap();
+        let manager = manager(&db, &storage, BackupFormat::Binary);
+        assert_eq!(manager.status().pending_commits, 200);
+        let report = manager.backup_delta().unwrap();
+        assert_eq!((report.kind, report.promoted), (BackupKind::Full, Some(Promotion::Gap)), "{at}: {report}");
+        assert_eq!(restored(&storage).digest(), db.digest());
+        storage.write(log, good.clone()).unwrap();
+        // The next round goes on from the first full one again.
+        storage.remove(&report.file).unwrap();
+    }
+    let report = manager(&db, &storage, BackupFormat::Binary).backup_delta().unwrap();
+    assert_eq!((report.kind, report.commits), (BackupKind::Delta, 200), "{report}");
+    assert_eq!(restored(&storage).digest(), db.digest());
+}
+
+#[test]
+fn after_an_unclean_end_the_next_backup_restores_to_what_the_store_holds() {
+    for format in FORMATS {
+        for (ahead, ring_bytes) in [(0, 0), (0, 64 << 20), (7, 0), (7, 64 << 20)] {
+            let storage = MemoryStorage::new();
+            let settings =
+                |storage: &MemoryStorage| options(storage).ring_bytes(ring_bytes).durability(Durability::Manual);
+            let db = settings(&storage).open(DIR).unwrap();
+            commit(&db, 30);
+            manager(&db, &storage, format).backup_full().unwrap();
+            commit(&db, 30);
+            db.sync().unwrap();
+            // The backup is ahead of what is durable: these commits die with the process.
+            commit(&db, ahead);
+            let covered = manager(&db, &storage, format).backup_delta().unwrap().seq;
+            let storage = copy(&storage);
+            drop(db);
+            let db = settings(&storage).open(DIR).unwrap();
+            // To read a delta out of the log, the log has to be written first.
+            let lost = if ring_bytes == 0 { 0 } else { ahead as u64 };
+            assert_eq!(db.seq().get() + lost, covered.get());
+            commit(&db, 3);
+            let report = manager(&db, &storage, format).backup_now().unwrap();
+            assert_eq!(report.kind, BackupKind::Full, "{report}");
+            assert_eq!(restored(&storage).digest(), db.digest(), "{report}");
+            commit(&db, 3);
+            let report = manager(&db, &storage, format).backup_now().unwrap();
+            assert_eq!(report.kind, BackupKind::Delta, "{report}");
+            assert_eq!(restored(&storage).digest(), db.digest(), "{report}");
+        }
+    }
+}
+
+const SEED: &str = "DICTDB_BACKUPS_SEED";
+
+#[test]
+fn every_backup_of_a_store_restores_whatever_its_life_was() {
+    let one = std::env::var(SEED).ok().map(|seed| seed.parse::<u64>().unwrap());
+    let seeds = one.map_or(0..80, |seed| seed..seed + 1);
+    let (mut deltas, mut fulls) = (0, 0);
+    for seed in seeds {
+        println!("{SEED}={seed} cargo test --test store every_backup_of_a_store -- --nocapture");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut storage = MemoryStorage::new();
+        let format = FORMATS[random.usize(..2)];
+        let ring_bytes = [0, 500, 64 << 20][random.usize(..3)];
+        let settings = |storage: &MemoryStorage| {
+            options(storage)
+                .ring_bytes(ring_bytes)
+                .durability([Durability::Sync, Durability::Manual][(seed % 2) as usize])
+        };
+        let mut db = settings(&storage).open(DIR).unwrap();
+        commit(&db, 1);
+        for step in 0..40 {
+            match random.u32(..12) {
+                0..4 => commit(&db, random.i64(1..20)),
+                4 => drop(db.checkpoint().unwrap()),
+                5 => db.sync().unwrap(),
+                6 => {
+                    let (digest, lineage) = (db.digest(), db.lineage());
+                    db.close().unwrap();
+                    db = settings(&storage).open(DIR).unwrap();
+                    assert_eq!(db.digest(), digest, "step {step}");
+                    // One without a commit is begun anew each time.
+                    assert!(db.lineage() == lineage || db.seq().get() == 0, "step {step}");
+                }
+                7 => {
+                    let digest = db.digest();
+                    drop(db);
+                    db = settings(&storage).open(DIR).unwrap();
+                    assert_eq!(db.digest(), digest, "step {step}");
+                }
+                8 => {
+                    let synced = db.durability_report().synced;
+                    storage = copy(&storage);
+                    db = settings(&storage).open(DIR).unwrap();
+                    assert!(Some(db.seq()) >= synced, "step {step}: {}", db.open_report().unwrap());
+                }
+                kind => {
+                    let manager = manager(&db, &storage, format);
+                    let report = match kind {
+                        9 => manager.backup_now(),
+                        10 => manager.backup_delta(),
+                        _ => manager.backup_full(),
+                    };
+                    let report = report.unwrap();
+                    *if report.kind == BackupKind::Delta { &mut deltas } else { &mut fulls } += 1;
+                    assert_eq!(report.seq, db.seq());
+                    let (copy, found) = RestoreOptions::new().storage(storage.clone()).restore(BACKUPS).unwrap();
+                    assert_eq!((copy.digest(), copy.seq()), (db.digest(), db.seq()), "step {step}: {report}; {found}");
+                    let target = format!("/restored {step}");
+                    let restore = RestoreOptions::new().storage(storage.clone());
+                    restore.restore_into(BACKUPS, &target).unwrap();
+                    assert_eq!(settings(&storage).open(&target).unwrap().digest(), db.digest(), "step {step}");
+                }
+            }
+        }
+    }
+    println!("{deltas} deltas, {fulls} full backups");
+    assert!(one.is_some() || (deltas > 100 && fulls > 100));
+}
+
+#[test]
+fn a_restored_store_opens_goes_on_and_is_backed_up_further() {
+    for format in FORMATS {
+        let storage = MemoryStorage::new();
+        let db = options(&storage).open(DIR).unwrap();
+        commit(&db, 30);
+        let first = manager(&db, &storage, format);
+        first.backup_full().unwrap();
+        commit(&db, 30);
+        first.backup_delta().unwrap();
+        let report = RestoreOptions::new().storage(storage.clone()).restore_into(BACKUPS, "/new/store").unwrap();
+        assert_eq!((report.point, report.records), (db.snapshot().point(), 50));
+        assert_eq!(files(&storage, "/new", "").len(), 1, "one snapshot");
+
+        for session in 0..4 {
+            let new = options(&storage).ring_bytes(0).open("/new/store").unwrap();
+            let found = new.open_report().unwrap();
+            assert!(found.clean && !found.fell_back, "{found}");
+            if session == 0 {
+                assert_eq!((new.digest(), new.parent(), new.seq()), (db.digest(), Some(report.point), db.seq()));
+                assert_ne!(new.lineage(), db.lineage());
+            }
+            commit(&new, 10);
+            let digest = new.digest();
+            let further = manager(&new, &storage, format).backup_now().unwrap();
+            assert_eq!(further.kind, BackupKind::Delta, "{further}");
+            assert_eq!(restored(&storage).digest(), digest);
+            if session == 2 {
+                new.checkpoint().unwrap();
+            }
+            new.close().unwrap();
+            assert_eq!(options(&storage).open_read_only("/new/store").unwrap().digest(), digest);
+        }
+    }
+}
+
+#[test]
+fn a_store_is_restored_only_into_a_directory_of_its_own() {
+    let storage = MemoryStorage::new();
+    let db = options(&storage).open(DIR).unwrap();
+    commit(&db, 30);
+    manager(&db, &storage, BackupFormat::Binary).backup_full().unwrap();
+    let other = options(&storage).open("/just opened").unwrap();
+    storage.write("/notes/a.txt", "a").unwrap();
+    storage.write("/file", "f").unwrap();
+    storage.create_dir_all(Path::new("/empty")).unwrap();
+    storage.write("/killed/.dictdb_snapshot_1_000000.bin.77-0.tmp", "half").unwrap();
+    storage.write(Path::new("/killed").join(LOCK_FILE), "77").unwrap();
+    let before = storage.paths();
+    let into = |target: &str| RestoreOptions::new().storage(storage.clone()).restore_into(BACKUPS, target);
+    for (target, holds) in [(DIR, "dictdb_log_"), (BACKUPS, "dictdb_backup_"), ("/notes", "a.txt")] {
+        match into(target) {
+            Err(refused @ Error::NotEmpty { .. }) => assert!(refused.to_string().contains(holds), "{refused}"),
+            other => panic!("{target}: {other:?}"),
+        }
+    }
+    assert!(matches!(into("/just opened"), Err(Error::Locked { .. })));
+    assert!(matches!(into("/file"), Err(Error::Io { .. })));
+    let none = RestoreOptions::new().storage(storage.clone()).restore_into("/empty", "/target").unwrap_err();
+    assert!(matches!(none, Error::NoBackup { .. }), "{none:?}");
+    assert_eq!(storage.paths(), before);
+    commit(&other, 1);
+
+    for target in ["/empty", "/not/there/yet", "/killed"] {
+        into(target).unwrap();
+        assert_eq!(options(&storage).open(target).unwrap().digest(), db.digest(), "{target}");
+        assert!(matches!(into(target), Err(Error::NotEmpty { .. })), "{target}");
+    }
+}
+
+#[test]
+fn on_the_disk_too_a_store_is_backed_up_and_restored_as_a_store() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let settings = Options::new().ring_bytes(0).segment_bytes(2_000).preallocate_bytes(1_024);
+    let mut db = settings.open(at("data")).unwrap();
+    let build = |db: &DictDb| BackupManager::builder(db, at("backups")).incremental(true).build().unwrap();
+    for session in 0..3 {
+        commit(&db, 20);
+        let report = build(&db).backup_now().unwrap();
+        assert_eq!(report.kind, if session == 0 { BackupKind::Full } else { BackupKind::Delta }, "{report}");
+        db.close().unwrap();
+        db = settings.open(at("data")).unwrap();
+    }
+    for target in ["one", "two"] {
+        RestoreOptions::new().restore_into(at("backups"), at(target)).unwrap();
+        let store = settings.open(at(target)).unwrap();
+        assert_eq!(store.digest(), db.digest());
+        commit(&store, 5);
+        store.close().unwrap();
+        assert_eq!(settings.open(at(target)).unwrap().seq().since(db.seq()), 5);
+        let again = RestoreOptions::new().restore_into(at("backups"), at(target));
+        assert!(matches!(again, Err(Error::NotEmpty { .. })));
+    }
+}
