@@ -7,6 +7,8 @@ mod canaries;
 mod check;
 #[path = "crash/errors.rs"]
 mod errors;
+#[path = "crash/histories.rs"]
+mod histories;
 #[path = "crash/matrix.rs"]
 mod matrix;
 #[path = "crash/story.rs"]

@@ -15,3 +15,5 @@ mod directories;
 mod kill;
 #[path = "store/poison.rs"]
 mod poison;
+#[path = "store/regressions.rs"]
+mod regressions;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use super::{Access, DictDb, Writer, end_of, thread_token};
-use crate::error::{Error, Result};
+use super::{Access, DictDb, end_of};
+use crate::error::Result;
 use crate::history::Seq;
 use crate::store::{DurabilityReport, OpenReport, Options, Store};
 
@@ -33,19 +33,19 @@ impl DictDb {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Locked`]; [`Error::Corrupt`] where something that was durable is missing or changed: look at the store
+    /// [`Error::Locked`](crate::Error::Locked); [`Error::Corrupt`](crate::Error::Corrupt) where something that was durable is missing or changed: look at the store
     /// with [`open_read_only`](Self::open_read_only), and restore a backup into a new directory;
-    /// [`Error::NotAStore`], [`Error::UnsupportedVersion`], [`Error::Io`].
+    /// [`Error::NotAStore`](crate::Error::NotAStore), [`Error::UnsupportedVersion`](crate::Error::UnsupportedVersion), [`Error::Io`](crate::Error::Io).
     pub fn open(dir: impl AsRef<Path>) -> Result<DictDb> {
         Options::new().open(dir)
     }
 
     /// Looks at a store without writing a byte and without its lock: one that is damaged, on a disk that is read-only, or
     /// in use (then as it stood a moment ago). Where the log is damaged, the database shows what comes before, and
-    /// [`OpenReport::damage`] says where and how. Writes are [`Error::ReadOnly`]; backups of it can be made.
+    /// [`OpenReport::damage`] says where and how. Writes are [`Error::ReadOnly`](crate::Error::ReadOnly); backups of it can be made.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where there is no sound snapshot to begin with; [`Error::NotAStore`], [`Error::Io`].
+    /// [`Error::Corrupt`](crate::Error::Corrupt) where there is no sound snapshot to begin with; [`Error::NotAStore`](crate::Error::NotAStore), [`Error::Io`](crate::Error::Io).
     pub fn open_read_only(dir: impl AsRef<Path>) -> Result<DictDb> {
         Options::new().open_read_only(dir)
     }
@@ -57,24 +57,27 @@ impl DictDb {
     /// Dropping a store without this is safe: everything is synced, but the next open begins a new history.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] with the first failure; [`Error::Io`], [`Error::DiskFull`] where the seal could not be
-    /// written, which loses no commit; [`Error::Closed`]. The lock is given back in any case.
+    /// [`Error::Poisoned`](crate::Error::Poisoned) with the first failure; [`Error::Io`](crate::Error::Io), [`Error::DiskFull`](crate::Error::DiskFull) where the seal could not be
+    /// written, which loses no commit; [`Error::Closed`](crate::Error::Closed). The lock is given back in any case.
     pub fn close(self) -> Result<DurabilityReport> {
         if let Access::Store(store) = &self.shared.access {
+            self.refuse_inside_transaction()?;
             store.stop();
             // Nothing is appended from here on.
-            let _writer = self.lock_writer_for_close()?;
+            // A poisoned log is for the store to tell.
+            let _writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
             let end = end_of(&self.read());
             store.close(end)?;
         }
         Ok(self.durability_report())
     }
 
-    /// Makes every commit so far durable: what [`Durability::Manual`] and [`Durability::Interval`] leave to later.
-    /// Returns when it is done. Does nothing for a database that is not a store.
+    /// Makes every commit so far durable: what [`Manual`](crate::Durability::Manual) and
+    /// [`Interval`](crate::Durability::Interval) leave to later. Returns when it is done. Does nothing for a database
+    /// that is not a store.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::Poisoned`](crate::Error::Poisoned), [`Error::Closed`](crate::Error::Closed).
     pub fn sync(&self) -> Result<()> {
         self.store().map_or(Ok(()), Store::sync)
     }
@@ -106,13 +109,5 @@ impl DictDb {
             Access::ReadOnly(report) => Some(Arc::clone(report)),
             Access::Memory => None,
         }
-    }
-
-    /// As `lock_writer`, but a poisoned log is for `close` to tell.
-    fn lock_writer_for_close(&self) -> Result<MutexGuard<'_, Writer>> {
-        if self.shared.in_transaction.load(Ordering::Relaxed) == thread_token() {
-            return Err(Error::NestedWrite);
-        }
-        Ok(self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

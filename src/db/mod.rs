@@ -1,6 +1,8 @@
 //! The database handle and the write path.
 
 mod durable;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -30,8 +32,9 @@ use crate::view::Snapshot;
 /// works at a time; readers never wait for a transaction, only while a single operation is applied: about a microsecond
 /// for a small record, as long as it takes to copy a large one or to free a dropped table.
 ///
-/// It lives in memory and ends with its last handle: what must survive the process is backed up with
-/// [`BackupManager`](crate::BackupManager) or [`DictDb::save`], and comes back with [`restore`](crate::restore).
+/// One made with [`new`](Self::new) lives in memory and ends with its last handle: what must survive is backed up with
+/// [`BackupManager`](crate::BackupManager) or [`DictDb::save`], and comes back with [`restore`](crate::restore). One
+/// that was [opened](Self::open) from a directory logs every commit there, and is there again at the next open.
 ///
 /// ```
 /// use dictdb::{record, DictDb};
@@ -278,8 +281,9 @@ impl DictDb {
         self.transaction_in(None, body)
     }
 
-    /// The same, with at least this durability, whatever that of the store is. (It cannot ask for less; see
-    /// [`Options::durability`](crate::Options::durability).) For a database that is not a store it is [`transaction`](Self::transaction).
+    /// The same, with at least this durability: where it is stronger than that of the store
+    /// ([`Options::durability`](crate::Options::durability)), the commit is synced before this returns; asking for less
+    /// changes nothing. For a database that is not a store it is [`transaction`](Self::transaction).
     ///
     /// ```
     /// # use dictdb::{record, DictDb, Durability, Error, Options};
@@ -515,10 +519,15 @@ impl DictDb {
         self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>> {
+    fn refuse_inside_transaction(&self) -> Result<()> {
         if self.shared.in_transaction.load(Ordering::Relaxed) == thread_token() {
             return Err(Error::NestedWrite);
         }
+        Ok(())
+    }
+
+    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        self.refuse_inside_transaction()?;
         let writer = self.shared.writer.lock().map_err(|_| Error::Poisoned { cause: Arc::new(Error::Panicked) })?;
         match &self.shared.access {
             Access::Memory => {}
@@ -581,117 +590,4 @@ impl Iterator for Commits {
 /// Time of a database's clock; for the layers above.
 pub(crate) fn now(db: &DictDb) -> Timestamp {
     db.shared.clock.now()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record;
-    use crate::value::Record;
-
-    /// A database whose last commit had this seq.
-    fn at(seq: u64) -> DictDb {
-        let mut state = State::empty(Identity::fresh());
-        state.seq = Seq::new(seq);
-        Builder::default().build_from(state)
-    }
-
-    #[test]
-    fn the_last_seq_is_given_out_and_then_every_write_is_refused_without_a_trace() {
-        let db = at(u64::MAX - 2);
-        let table = db.create_table("t", "id").unwrap();
-        table.insert(record! { "id": 1 }).unwrap();
-        assert_eq!(db.seq().get(), u64::MAX);
-        let before = db.digest();
-        assert!(matches!(table.insert(record! { "id": 2 }), Err(Error::Exhausted { .. })));
-        assert!(matches!(table.insert_many([record! { "id": 3 }]), Err(Error::Exhausted { .. })));
-        let in_transaction = db.transaction(|tx| tx.table("t")?.insert(record! { "id": 4 }));
-        assert!(matches!(in_transaction, Err(Error::Exhausted { .. })));
-        assert_eq!((db.seq().get(), db.digest()), (u64::MAX, before));
-    }
-
-    #[test]
-    fn the_last_automatic_key_is_given_out_and_never_again() {
-        let db = DictDb::new();
-        let table = db.create_table("t", "id").unwrap();
-        table.insert(record! { "id": i64::MAX - 1 }).unwrap();
-        assert_eq!(table.insert(Record::new()).unwrap(), i64::MAX.into());
-        table.delete(i64::MAX).unwrap();
-        assert!(matches!(table.insert(Record::new()), Err(Error::Exhausted { .. })));
-        assert_eq!(table.len().unwrap(), 1);
-    }
-
-    #[test]
-    fn a_commit_that_would_not_fit_into_a_frame_is_refused_before_anything_changes() {
-        let db = DictDb::builder().ring_bytes(0).build();
-        let table = db.create_table("t", "id").unwrap();
-        let before = db.digest();
-        let large = "x".repeat(200 << 20);
-        let too_much = db.transaction(|tx| {
-            let table = tx.table("t")?;
-            for id in 0..6 {
-                table.insert(record! { "id": id, "x": large.as_str() })?;
-            }
-            Ok::<_, Error>(())
-        });
-        assert!(matches!(too_much, Err(Error::TooLarge { what: "one commit", .. })), "{too_much:?}");
-        let one = table.insert(record! { "x": "x".repeat(257 << 20) });
-        assert!(matches!(one, Err(Error::TooLarge { what: "a record", .. })), "{one:?}");
-        assert_eq!((db.digest(), db.seq().get()), (before, 1));
-    }
-
-    /// A clock of the user's that breaks.
-    #[derive(Debug)]
-    struct Broken(std::sync::atomic::AtomicBool);
-
-    impl Clock for Broken {
-        fn now(&self) -> Timestamp {
-            assert!(!self.0.load(Ordering::Relaxed), "the clock is broken");
-            Timestamp::default()
-        }
-
-        fn monotonic(&self) -> std::time::Duration {
-            std::time::Duration::ZERO
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    struct Shared(Arc<Broken>);
-
-    impl Clock for Shared {
-        fn now(&self) -> Timestamp {
-            self.0.now()
-        }
-
-        fn monotonic(&self) -> std::time::Duration {
-            self.0.monotonic()
-        }
-    }
-
-    #[test]
-    fn a_clock_that_panics_leaves_nothing_half_done() {
-        let clock = Shared(Arc::new(Broken(false.into())));
-        let db = DictDb::builder().clock(clock.clone()).build();
-        let table = db.create_table("t", "id").unwrap();
-        let before = db.digest();
-        clock.0.0.store(true, Ordering::Relaxed);
-        assert!(catch_unwind(AssertUnwindSafe(|| table.insert(record! { "id": 1 }))).is_err());
-        let in_transaction = || db.transaction(|tx| tx.table("t")?.insert(record! { "id": 1 }));
-        assert!(catch_unwind(AssertUnwindSafe(in_transaction)).is_err());
-        clock.0.0.store(false, Ordering::Relaxed);
-        assert_eq!((db.digest(), db.seq().get()), (before, 1));
-        table.insert(record! { "id": 1 }).unwrap();
-        assert_eq!(db.commits_since(Seq::new(1)).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn after_a_panic_inside_the_engine_reads_go_on_and_writes_are_refused() {
-        let db = DictDb::new();
-        let table = db.create_table("t", "id").unwrap();
-        let broken = AssertUnwindSafe(|| db.write(|_| -> Result<()> { panic!("a bug of the engine's") }));
-        assert!(catch_unwind(broken).is_err());
-        assert_eq!(table.len().unwrap(), 0);
-        assert!(matches!(table.insert(record! { "id": 1 }), Err(Error::Poisoned { .. })));
-        assert!(matches!(db.transaction(|_| Ok::<_, Error>(())), Err(Error::Poisoned { .. })));
-    }
 }

@@ -83,9 +83,15 @@ pub(crate) fn create_temp(storage: &dyn Storage, dir: &Path, file_name: &str) ->
 
 /// Makes a directory, and all that is missing above it, durably. One that holds something already is left as it is.
 pub(crate) fn create_dir(storage: &dyn Storage, dir: &Path) -> Result<()> {
-    storage.create_dir_all(dir).map_err(Error::io("create directory", dir))?;
+    let entries = match storage.list(dir) {
+        Ok(entries) => entries,
+        Err(_) => {
+            storage.create_dir_all(dir).map_err(Error::io("create directory", dir))?;
+            storage.list(dir).map_err(Error::io("list directory", dir))?
+        }
+    };
     // An empty one was perhaps made a moment ago, by an attempt that came no further.
-    if !storage.list(dir).map_err(Error::io("list directory", dir))?.is_empty() {
+    if !entries.is_empty() {
         return Ok(());
     }
     // Every directory above may be new, too. The nearest that was there already is the last that matters; more does no

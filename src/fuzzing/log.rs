@@ -72,37 +72,9 @@ fn contents(storage: &MemoryStorage) -> Vec<(PathBuf, Vec<u8>)> {
     storage.paths().into_iter().map(read).collect()
 }
 
-fn show(storage: &MemoryStorage) {
-    // TEMPORARY
-    for (path, bytes) in contents(storage) {
-        eprintln!("FILE {} {} bytes", path.display(), bytes.len());
-        let Some(h) = bytes.first_chunk() else { continue };
-        match Header::parse(h, &path) {
-            Err(e) => eprintln!("  {e}"),
-            Ok(h) => {
-                eprintln!("  {:?} lineage {} base {:?} parent {:?}", h.kind, h.lineage, h.base, h.parent);
-                let mut left = &bytes[128..];
-                while let Some((hd, rest)) = left.split_first_chunk::<32>() {
-                    match crate::frame::FrameHeader::parse(hd, h.lineage) {
-                        Ok(f) => {
-                            eprintln!("    {:?} seq {} synced {} len {}", f.kind, f.seq, f.synced, f.payload_bytes);
-                            left = rest.get(f.payload_bytes..).unwrap_or_default();
-                        }
-                        Err(e) => {
-                            eprintln!("    {e:?} {:?}", &hd[..8]);
-                            break;
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Opens what is there, and checks what must hold of whatever opens.
 fn opens(storage: &MemoryStorage) -> bool {
     let before = contents(storage);
-    show(storage);
     let shown = options(storage).open_read_only(DIR);
     assert_eq!(contents(storage), before, "looking changes nothing");
     let opened = options(storage).open(DIR);
@@ -129,7 +101,6 @@ fn opens(storage: &MemoryStorage) -> bool {
         }
     };
     same_snapshot_again(&db.read());
-    eprintln!("{}", db.open_report().expect("r"));
     let (digest, seq, clean) = (db.digest(), db.seq(), db.open_report().expect("a report").clean);
     drop(db);
     let kept = |what: &str| {
@@ -152,7 +123,6 @@ fn opens(storage: &MemoryStorage) -> bool {
     drop(db);
     kept("a commit");
 
-    show(storage);
     let db = options(storage).open(DIR).expect("it opens after a commit");
     assert_eq!((db.digest(), db.seq()), (digest, seq), "a commit is found again");
     assert!(db.lineage() != lineage, "an open log ends its history");

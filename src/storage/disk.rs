@@ -86,6 +86,12 @@ impl Storage for DiskStorage {
     fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError> {
         let dir = or_current(dir);
         let path = dir.join(LOCK_FILE);
+        match fs::symlink_metadata(&path) {
+            // A link would be followed, and what it leads to be made.
+            Ok(metadata) => require_file(&metadata)?,
+            Err(missing) if missing.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
         let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         require_file(&fs::symlink_metadata(&path)?)?;
         let held = |file: &mut File| {

@@ -182,6 +182,11 @@ impl SnapshotInfo {
     pub(crate) fn is_origin(&self) -> bool {
         self.point.seq == self.parent.map_or(Seq::ZERO, |parent| parent.seq)
     }
+
+    /// The point of the history before its own at which the state is the same.
+    pub(crate) fn twin(&self) -> Option<Point> {
+        self.parent.filter(|parent| (parent.seq, parent.digest) == (self.point.seq, self.point.digest))
+    }
 }
 
 /// All snapshots, newest first; the damaged ones apart.

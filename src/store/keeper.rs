@@ -1,6 +1,7 @@
 //! Threads of a store, where there have to be any: one that syncs for `Durability::Interval`, one that writes
 //! checkpoints for an automatic policy. Both end with the last handle, or with `close`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -88,7 +89,11 @@ impl Keeper {
                 // Only while there is work does the thread hold the database.
                 let Some(db) = db.upgrade() else { return };
                 if let Some(store) = db.store() {
-                    round(&db, store, &pause);
+                    // Checkpoints are the user's storage at work; that it panics is no reason to make no more of them.
+                    let round = AssertUnwindSafe(|| round(&db, store, &pause));
+                    if catch_unwind(round).is_err() {
+                        tracing::error!("the storage panicked; the store's thread goes on");
+                    }
                 }
             }
         };
@@ -167,6 +172,8 @@ pub(crate) fn start(db: &DictDb) -> Result<()> {
 }
 
 fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
+    // Also where what follows breaks off.
+    store.keepers.look_at.store(store.log_bytes().saturating_add(store.policy.look_every()), Ordering::Relaxed);
     if store.replay_rate().is_none() {
         *probe = match probe.take() {
             None => Some(db.read().clone()),

@@ -10,8 +10,8 @@
 //! | `keeper` | the thread, where there has to be one |
 //! | `report` | what was found and what holds |
 //!
-//! Promise: an acknowledged commit survives whatever RELIABILITY's table of failures names, and what cannot be trusted
-//! is refused, not guessed.
+//! Promise: an acknowledged commit survives any crash, one of the recovery included, and what cannot be trusted is refused,
+//! not guessed.
 
 mod checkpoint;
 mod create;
@@ -213,8 +213,8 @@ impl Store {
 
     /// Waits until the commit is as durable as the store, or the caller, asks for.
     pub(crate) fn settle(&self, seq: Seq, pending: usize, asked: Option<Durability>) -> Result<()> {
-        let durability = asked.map_or(self.durability, |asked| asked.max(self.durability));
-        if durability == Durability::Sync {
+        // Anything stronger than what the store does by itself is done now.
+        if self.durability == Durability::Sync || asked.is_some_and(|asked| asked > self.durability) {
             return self.log.reach(seq.get(), Goal::Synced).map_err(poisoned);
         }
         let Durability::Interval(_) = self.durability else {
@@ -358,11 +358,14 @@ impl Store {
 }
 
 impl Drop for Store {
-    /// Commits whose `Ok` promised less than durability are made durable all the same, as nothing hinders it. The log
-    /// is not sealed: that is what `close` is for, which can say that it failed.
+    /// Commits whose `Ok` promised less than durability are made durable all the same, as nothing hinders it. One that
+    /// was only looked at is left as it was found. The log is not sealed: that is what `close` is for, which can say
+    /// that it failed.
     fn drop(&mut self) {
         self.keepers.stop();
-        if self.log.failure().is_none()
+        let has_commits = Seq::new(self.log.reached().appended) > self.report.point.seq;
+        if has_commits
+            && self.log.failure().is_none()
             && let Err(error) = self.sync()
         {
             tracing::error!(dir = %self.dir.display(), "the newest commits were not made durable: {error}");

@@ -19,8 +19,8 @@ use crate::storage::{DiskStorage, Storage};
 /// | survives | `Manual` | `Interval(d)` | `Sync` |
 /// |---|---|---|---|
 /// | the handle's last clone dropped, `close` | every commit | every commit | every commit |
-/// | a crash of the process (panic, kill) | up to the last `sync` | all but at most the last `d` | every commit |
-/// | a crash of the system, a loss of power | up to the last `sync` | all but at most the last `d` | every commit |
+/// | a crash of the process (panic, kill) | up to the last `sync` | all but the last `d` and one sync's time | every commit |
+/// | a crash of the system, a loss of power | up to the last `sync` | all but the last `d` and one sync's time | every commit |
 ///
 /// Whatever is lost is the newest: what comes back is a prefix of the commits in their order, each whole. A loss of power
 /// is survived as far as the device keeps what it said it had written (SPEC.md, "Assumptions"). Readers may see a commit

@@ -205,6 +205,11 @@ impl Recovery<'_> {
                     if let Some(state) = self.snapshot(info, report)? {
                         return Ok((state, line.segments.len()));
                     }
+                } else if let Some(start) = info.twin().and_then(|twin| line.position(twin)) {
+                    // Its history ended before its first commit, and the next one began where it had begun.
+                    if let Some(state) = self.snapshot(info, report)? {
+                        return Ok((state, start));
+                    }
                 } else if !older && !line.has_left_behind(info.point) {
                     let error = no_log_behind(info, line);
                     if !self.lenient {

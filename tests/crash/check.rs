@@ -71,8 +71,8 @@ pub(crate) fn check_image(
     let (digest, lineage, clean) = (db.digest(), db.lineage(), kind.clean);
     drop(db);
     let after: Vec<_> = disk.paths().into_iter().map(|path| (disk.read(&path).ok(), path)).collect();
-    // A new history is only in memory until something is written, unless commits are to be made durable once more.
-    if kind.unproven == 0 && before != after {
+    // A new history is only in memory until something is written.
+    if before != after {
         return Err("opening changed a file".to_owned());
     }
     let db = options(disk.clone(), Durability::Sync).open(DATA).map_err(|error| format!("opens only once: {error}"))?;

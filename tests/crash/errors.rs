@@ -26,6 +26,7 @@ const FAULTS: [Fault; 10] = [
 fn budget() -> Budget {
     let mut budget = Budget::small().cuts(3).fills([Fill::Zeros]);
     budget.tails_max = 1;
+    budget.subset_ops_max = 2;
     budget
 }
 
