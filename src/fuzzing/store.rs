@@ -422,11 +422,14 @@ impl Run {
 
     /// Ends the store without a close, and opens it.
     fn drop(&mut self) {
-        if let Some(seq) = self.seq() {
-            let hits = self.disk.fault_hits();
-            (self.manager, self.db) = (None, None);
+        if let Some(db) = self.db.take() {
+            let (seq, hits) = (db.seq().get(), self.disk.fault_hits());
+            let found = db.open_report().expect("a store has a report").point.seq.get();
+            self.manager = None;
+            drop(db);
             self.tell("drop");
-            if !self.is_broken && self.disk.fault_hits() == hits {
+            // A store that was only looked at is left as it was found.
+            if !self.is_broken && self.disk.fault_hits() == hits && seq > found {
                 self.acknowledge(seq);
             }
         }

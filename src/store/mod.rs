@@ -315,6 +315,8 @@ impl Store {
 
     /// Writes and syncs what is left, and seals the log. Gives the lock back, whatever becomes of that.
     pub(crate) fn close(&self, end: SegmentEnd) -> Result<()> {
+        // A checkpoint made by hand breaks off, or ends: nothing may be written or removed here without the lock.
+        let _none = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
         let sealed = self.sync().and_then(|()| self.log.end(Error::Closed).map_err(poisoned)?.close(end));
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         sealed

@@ -200,12 +200,14 @@ impl Recovery<'_> {
         for info in sound {
             let Some(start) = line.position(info.point) else {
                 let older = line.segments.first().is_some_and(|first| first.stamp > info.stamp);
-                if info.is_origin() && line.segments.iter().all(|segment| segment.stamp < info.stamp) {
+                let twin = info.twin().and_then(|twin| line.position(twin));
+                let joins = line.segments.is_empty() || twin.is_some();
+                if info.is_origin() && joins && line.segments.iter().all(|segment| segment.stamp < info.stamp) {
                     // Restored, or written before the first commit of its history: no log has been begun behind it.
                     if let Some(state) = self.snapshot(info, report)? {
                         return Ok((state, line.segments.len()));
                     }
-                } else if let Some(start) = info.twin().and_then(|twin| line.position(twin)) {
+                } else if let Some(start) = twin {
                     // Its history ended before its first commit, and the next one began where it had begun.
                     if let Some(state) = self.snapshot(info, report)? {
                         return Ok((state, start));

@@ -106,3 +106,101 @@ fn a_storage_that_panics_in_a_checkpoint_does_not_end_checkpoints() {
     storage.panics.store(false, Ordering::Relaxed);
     assert!(commit_until(&|| db.durability_report().checkpoint.is_some()), "none came after the one that panicked");
 }
+
+/// A storage that stops in the middle of a snapshot, and hears of the lock's end.
+#[derive(Clone, Debug, Default)]
+struct Gated {
+    files: MemoryStorage,
+    in_snapshot: Arc<AtomicBool>,
+    open: Arc<AtomicBool>,
+    let_go_inside: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct GatedLock {
+    _inner: Box<dyn DirLock>,
+    storage: Gated,
+}
+
+impl DirLock for GatedLock {}
+
+impl Drop for GatedLock {
+    fn drop(&mut self) {
+        if self.storage.in_snapshot.load(Ordering::SeqCst) {
+            self.storage.let_go_inside.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Storage for Gated {
+    fn create_dir_all(&self, dir: &Path) -> std::io::Result<()> {
+        self.files.create_dir_all(dir)
+    }
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<DirEntry>> {
+        self.files.list(dir)
+    }
+    fn open(&self, path: &Path) -> std::io::Result<Box<dyn ReadFile>> {
+        self.files.open(path)
+    }
+    fn create(&self, path: &Path) -> std::io::Result<Box<dyn WriteFile>> {
+        let file = self.files.create(path)?;
+        if path.to_string_lossy().contains("snapshot") {
+            self.in_snapshot.store(true, Ordering::SeqCst);
+            while !self.open.load(Ordering::SeqCst) && !self.let_go_inside.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        Ok(file)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.files.rename(from, to)
+    }
+    fn rename_new(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        if to.to_string_lossy().contains("snapshot") {
+            self.in_snapshot.store(false, Ordering::SeqCst);
+        }
+        self.files.rename_new(from, to)
+    }
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        if path.to_string_lossy().contains("snapshot") {
+            self.in_snapshot.store(false, Ordering::SeqCst);
+        }
+        self.files.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        self.files.sync_dir(dir)
+    }
+    fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError> {
+        Ok(Box::new(GatedLock { _inner: self.files.lock(dir)?, storage: self.clone() }))
+    }
+}
+
+#[test]
+fn a_close_gives_the_lock_back_only_when_no_checkpoint_is_writing() {
+    let storage = Gated::default();
+    let options = Options::new().storage(storage.clone()).checkpoint(CheckpointPolicy::manual());
+    let db = options.open(DIR).unwrap();
+    db.create_table("t", "id").unwrap().insert(record! { "id": 1 }).unwrap();
+    let (checkpointed, closing) = (db.clone(), db.clone());
+    std::thread::scope(|scope| {
+        scope.spawn(move || drop(checkpointed.checkpoint()));
+        while !storage.in_snapshot.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        let closed = scope.spawn(move || closing.close().map(drop));
+        for _ in 0..300_000 {
+            if closed.is_finished() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        storage.open.store(true, Ordering::SeqCst);
+        closed.join().unwrap().unwrap();
+    });
+    assert!(
+        !storage.let_go_inside.load(Ordering::SeqCst),
+        "the lock was given back while a snapshot was being written"
+    );
+    drop(db);
+    assert!(options.open(DIR).unwrap().open_report().unwrap().clean);
+}
