@@ -531,7 +531,7 @@ impl DictDb {
         let writer = self.shared.writer.lock().map_err(|_| Error::Poisoned { cause: Arc::new(Error::Panicked) })?;
         match &self.shared.access {
             Access::Memory => {}
-            Access::Store(store) => store.check()?,
+            Access::Store(store) => store.begin()?,
             Access::ReadOnly(_) => return Err(Error::ReadOnly),
         }
         Ok(writer)

@@ -115,6 +115,17 @@ impl<S: Sink> Group<S> {
         Ok(pending)
     }
 
+    /// Does `work` before the first frame is appended, while nobody leads yet. Refused after a failure, and is one.
+    pub(crate) fn prepare(&self, work: impl FnOnce(&mut S) -> Result<(), S::Error>) -> Result<(), Arc<S::Error>> {
+        let mut queue = self.lock();
+        if let Some(failed) = &queue.failed {
+            return Err(Arc::clone(failed));
+        }
+        let Some(sink) = &mut queue.sink else { return Ok(()) };
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(sink))).unwrap_or_else(|_| Err(S::panicked()));
+        outcome.map_err(|error| self.fail(&mut queue, error))
+    }
+
     /// The first failure, if there was one.
     pub(crate) fn failure(&self) -> Option<Arc<S::Error>> {
         if self.broken.load(Ordering::Acquire) == 0 {

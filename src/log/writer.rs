@@ -202,6 +202,17 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Ends the seal's word, before the first commit behind it can be seen: from here on the log is open, and a crash
+    /// begins a new history. Otherwise a commit that was shown, or is in a backup, and then lost would leave no trace,
+    /// and another one would get its seq in the same history. (A store without a commit has no history to go on with.)
+    pub(crate) fn reopen(&mut self) -> Result<()> {
+        let is_new = self.base.point == Point::empty(self.identity.lineage);
+        if !self.sealed || self.active.is_some() || is_new {
+            return Ok(());
+        }
+        self.begin_segment(&[])
+    }
+
     fn keep_torn_tail(&mut self) -> Result<()> {
         let Some(torn) = self.torn.take() else { return Ok(()) };
         let path = self.dir.join(StoreName { stamp: torn.stamp, kind: StoreFile::Torn }.file_name());

@@ -1,7 +1,7 @@
 //! The file system of the operating system.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::Path;
 
 use tempfile::TempPath;
@@ -112,8 +112,12 @@ impl Storage for DiskStorage {
             // Not every file system knows it; then the file has to do.
             Err(fs::TryLockError::Error(_)) => {}
         }
-        lock.file.set_len(0)?;
-        lock.file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+        // A courtesy to whoever is refused: on a full disk the lock has to do without.
+        let pid = format!("{}\n", std::process::id());
+        let named = lock.file.rewind().and_then(|()| lock.file.write_all(pid.as_bytes()));
+        if let Err(error) = named.and_then(|()| lock.file.set_len(pid.len() as u64)) {
+            tracing::debug!(file = %path.display(), %error, "the lock file does not name its holder");
+        }
         Ok(Box::new(lock))
     }
 }

@@ -80,6 +80,7 @@ impl Store {
             let mut track = self.track();
             track.checkpoint = Some(state.seq);
             track.snapshot_bytes = bytes;
+            track.verify(file.clone());
             drop(track);
             self.log_bytes.fetch_sub(log_bytes, Ordering::Relaxed);
             (report.file, report.bytes) = (Some(file), bytes);
@@ -115,6 +116,19 @@ impl Store {
         }
     }
 
+    /// Whether a snapshot is what was written: not just its ends, for what comes before it goes on its word. Read once.
+    fn is_whole(&self, file: &std::path::Path) -> bool {
+        if self.track().verified.iter().any(|known| known == file) {
+            return true;
+        }
+        let verified = file::verify(&*self.storage, file);
+        match &verified {
+            Ok(()) => self.track().verify(file.to_owned()),
+            Err(error) => tracing::warn!("an older snapshot is no fall-back: {error}"),
+        }
+        verified.is_ok()
+    }
+
     /// Removes what neither the newest snapshot nor the one before it needs, and what killed processes left.
     fn retire(&self, removed: &mut Vec<PathBuf>) -> Result<()> {
         let storage = &*self.storage;
@@ -130,7 +144,7 @@ impl Store {
         leftovers.into_iter().try_for_each(&mut remove)?;
         let found = Directory::read(storage, &self.dir)?;
         let (sound, _) = snapshots(storage, &self.dir, &found)?;
-        let Some(fallback) = sound.get(1) else { return Ok(()) };
+        let Some(fallback) = sound.iter().skip(1).find(|info| self.is_whole(&info.path)) else { return Ok(()) };
         let line = Line::read(storage, &self.dir, &found)?;
         let Some(needed) = line.position(fallback.point).and_then(|at| line.segments.get(at)) else { return Ok(()) };
         for stamp in found.of_kind(StoreFile::Snapshot).filter(|stamp| *stamp < fallback.stamp) {

@@ -81,7 +81,11 @@ impl Segment {
         let path = path(dir, StoreFile::Log, stamp);
         let reader = SegmentReader::open(storage, &path)?;
         check_stamp(&path, &reader.header, stamp)?;
-        Ok(Segment { stamp, base: reader.base(), header: reader.header, path })
+        let base = reader.base();
+        if base.lineage != reader.header.lineage && reader.header.parent != Some(base) {
+            return Err(Error::corrupt(&path, 72, "as parent the point that the segment begins after"));
+        }
+        Ok(Segment { stamp, base, header: reader.header, path })
     }
 
     /// Whether the log goes on from `self` to `next`, as far as headers can say.

@@ -54,6 +54,9 @@ pub(crate) struct Store {
     policy: CheckpointPolicy,
     segment_bytes: u64,
     ring_bytes: usize,
+    /// Whether a write has been prepared since the store was opened. Changed only by the holder of the database's writer
+    /// lock.
+    is_begun: AtomicBool,
     /// Frame bytes in the segment that is being filled. Changed only by the holder of the database's writer lock.
     filled: AtomicU64,
     /// Frame bytes behind the newest checkpoint.
@@ -82,7 +85,22 @@ struct Track {
     /// Of the replay, in bytes a second, as measured.
     replay_rate: Option<f64>,
     leftovers: Vec<PathBuf>,
+    /// Snapshots that were read back whole in this session.
+    verified: Vec<PathBuf>,
 }
+
+impl Track {
+    /// Notes a snapshot that was read back. Only the newest few are ever asked about.
+    fn verify(&mut self, file: PathBuf) {
+        self.verified.push(file);
+        if self.verified.len() > 8 {
+            self.verified.remove(0);
+        }
+    }
+}
+
+/// Times that a store in use is looked at before what is found is taken for what it is.
+const LOOKS_MAX: u32 = 10;
 
 /// Bytes of log replayed that a measured rate is based on.
 const MEASURED_BYTES_MIN: u64 = 1 << 20;
@@ -114,10 +132,20 @@ pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
     let started = options.clock.monotonic();
     // One that is not there is an error, not an empty store.
     storage.list(dir).map_err(Error::io("list directory", dir))?;
-    let found = Directory::read(storage, dir)?;
     let progress = options.progress.as_deref();
     let recovery = Recovery { storage, dir, ring_bytes: options.ring_bytes, progress, lenient: true };
-    let Recovered { state, ring, mut report, .. } = recovery.run(&found)?;
+    let mut found = Directory::read(storage, dir)?;
+    let mut looks = 1_u32;
+    let Recovered { state, ring, mut report, .. } = loop {
+        let outcome = recovery.run(&found);
+        let is_whole = outcome.as_ref().is_ok_and(|recovered| recovered.report.damage.is_none());
+        // What looks like damage, or is gone, in a store that is in use: it went on meanwhile.
+        let again = Directory::read(storage, dir)?;
+        if is_whole || again.files == found.files || looks >= LOOKS_MAX {
+            break outcome?;
+        }
+        (found, looks) = (again, looks.saturating_add(1));
+    };
     report.duration = options.clock.monotonic().saturating_sub(started);
     log_report(&report);
     Ok(DictDb::assemble(state, ring, Arc::clone(&options.clock), Access::ReadOnly(Arc::new(report))))
@@ -176,6 +204,7 @@ impl Store {
             policy: options.checkpoint,
             segment_bytes: options.segment_bytes,
             ring_bytes: options.ring_bytes,
+            is_begun: AtomicBool::new(false),
             filled: AtomicU64::new(0),
             log_bytes: AtomicU64::new(0),
             checkpointing: Mutex::new(()),
@@ -246,6 +275,17 @@ impl Store {
         Seq::new(self.log.synced())
     }
 
+    /// Before a write: see [`LogWriter::reopen`]. Called by the holder of the database's writer lock.
+    pub(crate) fn begin(&self) -> Result<()> {
+        self.check()?;
+        if self.is_begun.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.log.prepare(LogWriter::reopen).map_err(poisoned)?;
+        self.is_begun.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Refuses what could not be logged.
     pub(crate) fn check(&self) -> Result<()> {
         self.log.failure().map_or(Ok(()), |cause| Err(poisoned(cause)))
@@ -313,13 +353,17 @@ impl Store {
         Ok((at == last).then(|| RingSlice::new(after, last, vec![Arc::new(bytes)])))
     }
 
-    /// Writes and syncs what is left, and seals the log. Gives the lock back, whatever becomes of that.
-    pub(crate) fn close(&self, end: SegmentEnd) -> Result<()> {
+    /// Writes and syncs what is left, and seals the log at `end`, or not at all. Gives the lock back, whatever becomes of that.
+    pub(crate) fn close(&self, end: Option<SegmentEnd>) -> Result<()> {
         // A checkpoint made by hand breaks off, or ends: nothing may be written or removed here without the lock.
         let _none = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
-        let sealed = self.sync().and_then(|()| self.log.end(Error::Closed).map_err(poisoned)?.close(end));
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        sealed
+        let _unlocked = GiveBack(self);
+        self.sync()?;
+        let writer = self.log.end(Error::Closed).map_err(poisoned)?;
+        match end {
+            Some(end) => writer.close(end),
+            None => Err(poisoned(Arc::new(Error::Panicked))),
+        }
     }
 
     /// Ends the store's threads.
@@ -356,6 +400,15 @@ impl Store {
 
     fn files(&self, kind: StoreFile) -> Result<usize> {
         Ok(Directory::read(&*self.storage, &self.dir)?.of_kind(kind).count())
+    }
+}
+
+/// Gives the directory's lock back at its end, also where the storage panics before.
+struct GiveBack<'a>(&'a Store);
+
+impl Drop for GiveBack<'_> {
+    fn drop(&mut self) {
+        *self.0.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -19,8 +19,8 @@ use crate::storage::{DiskStorage, Storage};
 /// | survives | `Manual` | `Interval(d)` | `Sync` |
 /// |---|---|---|---|
 /// | the handle's last clone dropped, `close` | every commit | every commit | every commit |
-/// | a crash of the process (panic, kill) | up to the last `sync` | all but the last `d` and one sync's time | every commit |
-/// | a crash of the system, a loss of power | up to the last `sync` | all but the last `d` and one sync's time | every commit |
+/// | a crash of the process (panic, kill) | up to the last `sync` | all but the last `d` and the time of two syncs | every commit |
+/// | a crash of the system, a loss of power | up to the last `sync` | the same | every commit |
 ///
 /// Whatever is lost is the newest: what comes back is a prefix of the commits in their order, each whole. A loss of power
 /// is survived as far as the device keeps what it said it had written (SPEC.md, "Assumptions"). Readers may see a commit
@@ -190,7 +190,8 @@ impl Options {
     }
 
     /// Bytes of a log segment after which the next one is begun; 64 MiB unless said otherwise, at least 512. A segment
-    /// is larger than this by at most one commit.
+    /// is larger than this by at most one commit; the first one after a crash also by the commits that were written once
+    /// more.
     pub fn segment_bytes(mut self, bytes: u64) -> Options {
         self.segment_bytes = bytes;
         self

@@ -2,10 +2,10 @@
 
 use std::io::ErrorKind;
 
-use dictdb::Durability;
-use dictdb::sim::{Fault, Repeat};
+use dictdb::sim::{Budget, Fault, Repeat, SimStorage};
+use dictdb::{BackupFormat, BackupManager, Durability, RestoreOptions, Storage};
 
-use crate::story::Story;
+use crate::story::{BACKUPS, DATA, Story, options};
 
 /// A close that fails before its seal leaves a segment without commits. The history that begins behind it has a
 /// checkpoint at its first seq; where none of its commits is proven, the one after it begins at the same place, and the
@@ -42,4 +42,66 @@ fn a_checkpoint_of_a_history_without_proven_commits_never_hides_the_commits_behi
         assert_eq!(db.seq().get(), 6, "operation {at} of close failed");
     }
     assert!(reopened > 10, "{reopened}");
+}
+
+/// The same with the backup: the chain goes on, and leads to what the store holds.
+#[test]
+fn a_backup_of_commits_that_a_crash_takes_never_breaks_the_chain_behind_it() {
+    for restored in [false, true] {
+        let story = Story::new(Durability::Manual);
+        let back_up = |disk: &SimStorage, db: &dictdb::DictDb| {
+            let builder = BackupManager::builder(db, BACKUPS).storage(disk.clone());
+            let report = builder.file_format(BackupFormat::Binary).incremental(true).build().unwrap().backup_now();
+            report.unwrap()
+        };
+        let db = story.open().unwrap();
+        story.put(&db, 1, 40);
+        back_up(&story.disk, &db);
+        story.close(db);
+        let disk = if restored {
+            let disk = story.disk.settled();
+            for path in disk.paths().into_iter().filter(|path| path.starts_with(DATA)) {
+                disk.remove(&path).unwrap();
+            }
+            RestoreOptions::new().storage(disk.clone()).restore_into(BACKUPS, DATA).unwrap();
+            disk
+        } else {
+            story.disk.settled()
+        };
+        let db = options(disk.clone(), Durability::Manual).open(DATA).unwrap();
+        db.table("t").unwrap().upsert(dictdb::record! { "id": 2, "text": "shown and lost" }).unwrap();
+        back_up(&disk, &db);
+        let mut images = 0;
+        for image in disk.images(disk.op_count(), &Budget::default()) {
+            let disk = image.storage();
+            let db = options(disk.clone(), Durability::Manual).open(DATA).unwrap();
+            for id in 3..5 {
+                db.table("t").unwrap().upsert(dictdb::record! { "id": id, "text": "another" }).unwrap();
+                back_up(&disk, &db);
+            }
+            let (digest, _) = (db.digest(), db.close().unwrap());
+            let (copy, report) = RestoreOptions::new().storage(disk).restore(BACKUPS).unwrap();
+            assert_eq!(copy.digest(), digest, "{report}\n{}", image.describe());
+            images += 1;
+        }
+        assert!(images > 0);
+    }
+}
+
+/// Commits that were shown, to a backup or to a feed, and lost in a crash: others get their seqs, in another history.
+#[test]
+fn a_commit_that_was_shown_and_lost_never_shares_its_seq_and_history_with_another() {
+    let story = Story::new(Durability::Manual);
+    let db = story.open().unwrap();
+    story.put(&db, 1, 40);
+    story.close(db);
+    let db = story.open().unwrap();
+    story.put(&db, 2, 40);
+    let (shown, digest, seq, n) = (db.lineage(), db.digest(), db.seq(), story.disk.op_count());
+    for image in story.disk.images(n, &Budget::default()) {
+        let db = options(image.storage(), Durability::Manual).open(DATA).unwrap();
+        story.put(&db, 3, 40);
+        assert!(db.seq() <= seq, "nothing of it was synced");
+        assert!(db.digest() == digest || db.lineage() != shown, "{}", image.describe());
+    }
 }

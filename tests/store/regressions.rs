@@ -107,6 +107,40 @@ fn a_storage_that_panics_in_a_checkpoint_does_not_end_checkpoints() {
     assert!(commit_until(&|| db.durability_report().checkpoint.is_some()), "none came after the one that panicked");
 }
 
+/// One whose middle is damaged still has a beginning and an end.
+#[test]
+fn a_damaged_snapshot_is_never_kept_as_the_fall_back_in_a_sound_ones_place() {
+    let storage = MemoryStorage::new();
+    let options = Options::new().storage(storage.clone()).checkpoint(CheckpointPolicy::manual());
+    let snapshots = || -> Vec<_> {
+        storage.paths().into_iter().filter(|path| path.to_string_lossy().contains("snapshot")).collect()
+    };
+    let db = options.open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    for id in 0..2 {
+        table.insert(record! { "id": id, "text": "x".repeat(300) }).unwrap();
+        db.checkpoint().unwrap();
+    }
+    drop(table);
+    db.close().unwrap();
+    let [first, second] = &snapshots()[..] else { panic!("two snapshots") };
+    let mut bytes = storage.read(second).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    storage.write(second, bytes).unwrap();
+    let db = options.open(DIR).unwrap();
+    assert!(db.open_report().unwrap().fell_back);
+    db.table("t").unwrap().insert(record! { "id": 3 }).unwrap();
+    db.checkpoint().unwrap();
+    let digest = db.digest();
+    db.close().unwrap();
+    let third = snapshots().into_iter().max().unwrap();
+    assert!(snapshots().contains(first), "the one sound snapshot before the newest is gone");
+    let bytes = storage.read(&third).unwrap();
+    storage.write(&third, &bytes[..bytes.len() - 1]).unwrap();
+    assert_eq!(options.open(DIR).unwrap().digest(), digest);
+}
+
 /// A storage that stops in the middle of a snapshot, and hears of the lock's end.
 #[derive(Clone, Debug, Default)]
 struct Gated {
