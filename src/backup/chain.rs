@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::backup::catalog::{self, Catalog, Tip};
+use crate::backup::catalog::{self, Catalog, Entry, Tip};
 use crate::backup::report::{BackupReport, LastBackup, Promotion};
 use crate::db::{self, DictDb};
 use crate::error::{Error, Result};
@@ -58,12 +58,16 @@ impl Chain {
     /// Finds out what the directory holds already.
     pub(crate) fn open(storage: &dyn Storage, dir: &std::path::Path) -> Result<Chain> {
         let mut catalog = Catalog::read(storage, dir, Trust::default())?;
-        if let Some(newest) = catalog.entries.last_mut()
-            && let Ok(summary) = &newest.found
-            && let Err(error) = file::check_summary(storage, &newest.path, summary, Trust::default())
-        {
-            // No delta joins onto a file that says where it leads and is damaged.
-            newest.found = Err(error);
+        if let Some(newest) = catalog.entries.pop() {
+            let Entry { path, name, found } = newest;
+            let check = |summary| file::check_summary(storage, &path, &summary, Trust::default()).map(|()| summary);
+            let found = match found.and_then(check) {
+                // Where it leads, and so what the next backup ties in with, is not known: another attempt may tell.
+                Err(error @ Error::Io { .. }) => return Err(error),
+                // No delta joins onto a file that says where it leads and is damaged.
+                found => found,
+            };
+            catalog.entries.push(Entry { path, name, found });
         }
         let newest = catalog.entries.iter().rev().find_map(|entry| match (&entry.found, entry.history()) {
             (Ok(_), Some(history)) => Some(history.end),

@@ -78,7 +78,7 @@ impl DictDb {
     /// that is not a store.
     ///
     /// # Errors
-    /// [`Error::Poisoned`](crate::Error::Poisoned).
+    /// [`Error::Poisoned`](crate::Error::Poisoned) after the log's first failure, also where nothing is left to sync.
     pub fn sync(&self) -> Result<()> {
         self.store().map_or(Ok(()), Store::sync)
     }

@@ -264,8 +264,12 @@ impl Store {
         Ok(())
     }
 
-    /// Makes everything appended so far durable.
+    /// Makes everything appended so far durable. Behind a failure there is no such promise, also where nothing is left;
+    /// behind a close all is.
     pub(crate) fn sync(&self) -> Result<()> {
+        if let Some(cause) = self.log.failure().filter(|cause| !matches!(**cause, Error::Closed)) {
+            return Err(poisoned(cause));
+        }
         let appended = self.log.reached().appended;
         self.log.reach(appended, Goal::Synced).map_err(poisoned)
     }

@@ -127,6 +127,17 @@ impl Recovery<'_> {
         let end = match outcome? {
             Some(end) => end,
             None => {
+                let here = replay.state.point();
+                let is_beyond = |info: &&SnapshotInfo| info.point.lineage == here.lineage && info.point.seq > here.seq;
+                if let Some(beyond) = sound.iter().find(is_beyond)
+                    && report.damage.is_none()
+                {
+                    let error = no_log_behind(beyond, &line);
+                    if !self.lenient {
+                        return Err(error);
+                    }
+                    report.damage = Some(Box::new(error));
+                }
                 let mut durable = end_of(&replay.state);
                 // The log of the history before is still there: what comes next joins onto it.
                 if let Some(parent) = replay.state.identity.parent.filter(|parent| parent.seq == replay.state.seq)
@@ -299,8 +310,9 @@ impl Recovery<'_> {
 
         let proven = ending.proven.max(witness).min(ending.last);
         // Where nothing of this segment is proven, not even its name is: then the end of the one before it is what
-        // the next one builds on.
-        let begins_here = replay.state.seq == proven && proven == segment.base.seq;
+        // the next one builds on. A seal proves it.
+        let is_unproven = ending.seal.is_none() && proven == segment.base.seq;
+        let begins_here = is_unproven && replay.state.seq == proven;
         let mut durable = match begins_here {
             true => Some(SegmentEnd { point: segment.base, time: replay.state.time }),
             false => (replay.state.seq == proven).then(|| end_of(&replay.state)),
@@ -351,7 +363,11 @@ impl Recovery<'_> {
     /// Opens a segment whose base the replay has reached, or lies behind.
     fn enter(&self, replay: &mut Replay, segment: &Segment) -> Result<SegmentReader> {
         let reader = SegmentReader::open(self.storage, &segment.path)?;
-        let lineage = segment.header.lineage;
+        let (lineage, found) = (segment.header.lineage, replay.state.point());
+        if segment.base.seq == found.seq && segment.base.digest != found.digest {
+            let expected = format!("as base the point that the files before it lead to, {found}");
+            return Err(Error::corrupt(&segment.path, 32, expected));
+        }
         if replay.state.identity.lineage != lineage {
             replay.state.identity = Identity { lineage, parent: segment.header.parent };
             replay.ring = Ring::new(self.ring_bytes, replay.state.seq);

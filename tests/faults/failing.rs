@@ -305,3 +305,34 @@ fn a_manager_is_not_built_on_a_directory_that_cannot_be_made_or_read() {
     let error = BackupManager::builder(&db, "/file").storage(storage).build().map(|_| ()).unwrap_err();
     assert!(matches!(&error, Error::Io { op: "create directory", .. }), "{error}");
 }
+
+/// The next full backup says what it takes over from; without it the directory would hold two histories.
+#[test]
+fn a_directory_whose_newest_backup_cannot_be_read_at_the_moment_is_not_taken_for_one_without_it() {
+    for format in FORMATS {
+        let mut refused = 0;
+        for at in 0.. {
+            let storage = Faulty::default();
+            builder(&database(), &storage, format).build().unwrap().backup_full().unwrap();
+            let next = database();
+            storage.fail(Fault { op: None, at, forever: false, kind: ErrorKind::Other });
+            let manager = builder(&next, &storage, format).build();
+            let operations = storage.heal();
+            let manager = match manager {
+                Ok(manager) => manager,
+                Err(error) => {
+                    assert!(matches!(&error, Error::Io { path, .. } if path.starts_with(DIR)), "{error}");
+                    refused += 1;
+                    builder(&next, &storage, format).build().unwrap()
+                }
+            };
+            manager.backup_full().unwrap();
+            let (restored, _) = RestoreOptions::new().storage(storage).restore(DIR).unwrap();
+            assert_eq!(restored.digest(), next.digest(), "{format}, operation {at}");
+            if operations <= at {
+                break;
+            }
+        }
+        assert!(refused > 5, "{format}: {refused}");
+    }
+}

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dictdb::{
-    CheckpointPolicy, DirEntry, DirLock, LockError, MemoryStorage, Options, ReadFile, Storage, WriteFile, record,
+    CheckpointPolicy, DictDb, DirEntry, DirLock, DiskStorage, Durability, Error, LockError, MemoryStorage, Options,
+    ReadFile, Storage, WriteFile, record,
 };
 
 const DIR: &str = "/data";
@@ -237,4 +238,172 @@ fn a_close_gives_the_lock_back_only_when_no_checkpoint_is_writing() {
     );
     drop(db);
     assert!(options.open(DIR).unwrap().open_report().unwrap().clean);
+}
+
+/// What a loss of power leaves of it, all of whose writes have reached the disk.
+fn crashed(storage: &MemoryStorage) -> MemoryStorage {
+    let left = MemoryStorage::new();
+    left.create_dir_all(Path::new(DIR)).unwrap();
+    for path in storage.paths() {
+        left.write(&path, storage.read(&path).unwrap()).unwrap();
+    }
+    left
+}
+
+/// A first write makes a segment before its commit can be seen; a crash right behind that leaves one without a commit.
+/// The history that begins there is closed without a commit of its own.
+#[test]
+fn a_history_that_is_closed_before_its_first_commit_goes_on_with_the_next_write() {
+    let storage = MemoryStorage::new();
+    let options = |storage: &MemoryStorage| {
+        Options::new().storage(storage.clone()).durability(Durability::Manual).checkpoint(CheckpointPolicy::manual())
+    };
+    let db = options(&storage).open(DIR).unwrap();
+    db.create_table("t", "id").unwrap().insert(record! { "id": 1 }).unwrap();
+    db.close().unwrap();
+    let db = options(&storage).open(DIR).unwrap();
+    db.table("t").unwrap().insert(record! { "id": 2 }).unwrap();
+    let storage = crashed(&storage);
+    drop(db);
+    let db = options(&storage).open(DIR).unwrap();
+    assert!(!db.open_report().unwrap().clean);
+    let lineage = db.lineage();
+    db.close().unwrap();
+    for id in 3..6 {
+        let db = options(&storage).open(DIR).unwrap();
+        assert_eq!((db.open_report().unwrap().clean, db.lineage()), (true, lineage));
+        db.table("t").unwrap().insert(record! { "id": id }).unwrap();
+        db.close().unwrap();
+    }
+    let db = options(&storage).open(DIR).unwrap();
+    assert_eq!(db.table("t").unwrap().len().unwrap(), 4);
+}
+
+/// A segment's header says what the state was at its base; where the files before it lead to that seq, it must fit.
+#[test]
+fn a_segment_whose_base_has_another_digest_than_the_files_before_it_lead_to_is_refused_at_once() {
+    let storage = MemoryStorage::new();
+    let options = Options::new().storage(storage.clone()).checkpoint(CheckpointPolicy::manual()).segment_bytes(512);
+    let db = options.open(DIR).unwrap();
+    db.create_table("t", "id").unwrap().insert(record! { "id": 1, "text": "x".repeat(500) }).unwrap();
+    db.checkpoint().unwrap();
+    db.table("t").unwrap().insert(record! { "id": 2 }).unwrap();
+    db.sync().unwrap();
+    let files = storage.paths();
+    let newest = files.iter().filter(|path| path.to_string_lossy().contains("_log_")).max().unwrap();
+    drop(db);
+    let mut bytes = storage.read(newest).unwrap();
+    bytes[56] ^= 1;
+    let crc = crc32fast::hash(&bytes[..124]);
+    bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+    storage.write(newest, bytes).unwrap();
+    let error = options.open(DIR).unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { file, offset: 32, .. } if file == newest), "{error}");
+}
+
+/// A storage in which a store goes on while another handle lists and reads: before the `n`th file that is opened.
+#[derive(Clone)]
+struct Busy {
+    files: MemoryStorage,
+    opened: Arc<AtomicUsize>,
+    go_on: Arc<dyn Fn(usize) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.files.fmt(f)
+    }
+}
+
+impl Storage for Busy {
+    fn create_dir_all(&self, dir: &Path) -> std::io::Result<()> {
+        self.files.create_dir_all(dir)
+    }
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<DirEntry>> {
+        self.files.list(dir)
+    }
+    fn open(&self, path: &Path) -> std::io::Result<Box<dyn ReadFile>> {
+        (self.go_on)(self.opened.fetch_add(1, Ordering::Relaxed));
+        self.files.open(path)
+    }
+    fn create(&self, path: &Path) -> std::io::Result<Box<dyn WriteFile>> {
+        self.files.create(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.files.rename(from, to)
+    }
+    fn rename_new(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.files.rename_new(from, to)
+    }
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        self.files.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        self.files.sync_dir(dir)
+    }
+    fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError> {
+        self.files.lock(dir)
+    }
+}
+
+/// Checkpoints remove what a reader has listed, and has not read yet; then it looks again.
+#[test]
+fn a_look_at_a_store_in_use_finds_it_whole_whenever_it_goes_on_meanwhile() {
+    let mut looks = 0;
+    for moment in 0..40 {
+        let files = MemoryStorage::new();
+        let options = Options::new().checkpoint(CheckpointPolicy::manual()).segment_bytes(512).preallocate_bytes(512);
+        let db = options.clone().storage(files.clone()).open(DIR).unwrap();
+        db.create_table("t", "id").unwrap();
+        let write = |db: &DictDb, ids: std::ops::Range<i64>| {
+            ids.for_each(|id| _ = db.table("t").unwrap().insert(record! { "id": id }).unwrap());
+            db.sync().unwrap();
+            db.checkpoint().unwrap();
+        };
+        (0..4).for_each(|n| write(&db, n * 10..n * 10 + 10));
+        db.table("t").unwrap().insert(record! { "id": 40 }).unwrap();
+        db.sync().unwrap();
+        let writer = db.clone();
+        let go_on = move |opened: usize| {
+            if opened == moment {
+                (5..9).for_each(|n| write(&writer, n * 10..n * 10 + 10));
+            }
+        };
+        let busy = Busy { files, opened: Arc::default(), go_on: Arc::new(go_on) };
+        let shown = options.storage(busy.clone()).open_read_only(DIR).unwrap();
+        assert!(shown.open_report().unwrap().damage.is_none(), "{}", shown.open_report().unwrap());
+        let records = shown.table("t").unwrap().len().unwrap();
+        assert!([41, 81].contains(&records), "{records} records");
+        looks += usize::from(records == 81);
+        if busy.opened.load(Ordering::Relaxed) <= moment {
+            assert!(looks > 0, "it never had to look again");
+            return;
+        }
+    }
+    panic!("it opens more files than there are");
+}
+
+/// On a disk without room the lock file cannot name its holder; the lock holds all the same.
+#[cfg(unix)]
+#[test]
+fn a_lock_can_be_taken_where_nothing_can_be_written() {
+    const DIR_IN: &str = "DICTDB_TEST_NO_ROOM";
+    if let Some(dir) = std::env::var_os(DIR_IN) {
+        let dir = Path::new(&dir);
+        std::fs::write(dir.join("larger"), "than nothing").unwrap_err();
+        let lock = DiskStorage.lock(dir).unwrap();
+        assert!(matches!(DiskStorage.lock(dir), Err(LockError::Held { .. })));
+        drop(lock);
+        drop(DiskStorage.lock(dir).unwrap());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let test = "regressions::a_lock_can_be_taken_where_nothing_can_be_written";
+    // A limit of zero bytes for every file, without the signal that comes with it.
+    let script = format!("trap '' XFSZ; ulimit -f 0; exec \"$0\" {test} --exact --nocapture");
+    let mut child = std::process::Command::new("sh");
+    child.args(["-c", &script]).arg(std::env::current_exe().unwrap()).env(DIR_IN, dir.path());
+    let output = child.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
