@@ -113,7 +113,7 @@ impl Recovery<'_> {
             match ended {
                 Ok(end) => outcome = Ok(end),
                 Err(error) if self.lenient && !is_io(&error) => {
-                    report.damage = Some(Box::new(error));
+                    report.damage.get_or_insert(Box::new(error));
                     outcome = Ok(None);
                     break;
                 }
@@ -228,8 +228,8 @@ impl Recovery<'_> {
                     if !self.lenient {
                         return Err(error);
                     }
+                    report.damage.get_or_insert(Box::new(error));
                     if let Some(state) = self.snapshot(info, report)? {
-                        report.damage = Some(Box::new(error));
                         return Ok((state, line.segments.len()));
                     }
                 }
