@@ -141,6 +141,7 @@ impl Recovery<'_> {
                 let mut durable = end_of(&replay.state);
                 // The log of the history before is still there: what comes next joins onto it.
                 if let Some(parent) = replay.state.identity.parent.filter(|parent| parent.seq == replay.state.seq)
+                    && parent.seq > Seq::ZERO
                     && !line.segments.is_empty()
                 {
                     durable.point = parent;
