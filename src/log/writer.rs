@@ -83,6 +83,8 @@ pub(crate) struct LogWriter {
     pub(crate) torn: Option<TornTail>,
     /// Whether the log was found closed, or there was none.
     pub(crate) sealed: bool,
+    /// Whether no file knows of this history yet.
+    pub(crate) is_new: bool,
     pub(crate) active: Option<Active>,
 }
 
@@ -204,10 +206,9 @@ impl LogWriter {
 
     /// Ends the seal's word, before the first commit behind it can be seen: from here on the log is open, and a crash
     /// begins a new history. Otherwise a commit that was shown, or is in a backup, and then lost would leave no trace,
-    /// and another one would get its seq in the same history. (A store without a commit has no history to go on with.)
+    /// and another one would get its seq in the same history. (A new history cannot be gone on with before a file names it.)
     pub(crate) fn reopen(&mut self) -> Result<()> {
-        let is_new = self.base.point == Point::empty(self.identity.lineage);
-        if !self.sealed || self.active.is_some() || is_new {
+        if !self.sealed || self.active.is_some() || self.is_new {
             return Ok(());
         }
         self.begin_segment(&[])

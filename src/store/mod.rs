@@ -179,6 +179,7 @@ impl Store {
             base: durable,
             torn,
             sealed: report.clean,
+            is_new: report.snapshot.is_none() && report.segments == 0,
             active: None,
         };
         let snapshot_bytes = match &report.snapshot {

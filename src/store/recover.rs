@@ -146,7 +146,10 @@ impl Recovery<'_> {
                 {
                     durable.point = parent;
                 }
-                End { durable, pending: Vec::new(), torn: None, clean: report.damage.is_none() }
+                // Beside the log of a history before it, it is a checkpoint of a session that began unclean. Commits behind
+                // it may have been shown, and are lost.
+                let clean = report.damage.is_none() && line.segments.is_empty();
+                End { durable, pending: Vec::new(), torn: None, clean }
             }
         };
         self.finish(replay, end, checkpoint, report)

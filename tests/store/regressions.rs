@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dictdb::{
-    CheckpointPolicy, DictDb, DirEntry, DirLock, DiskStorage, Durability, Error, LockError, MemoryStorage, Options,
-    ReadFile, Storage, WriteFile, record,
+    BackupFormat, BackupManager, CheckpointPolicy, DictDb, DirEntry, DirLock, DiskStorage, Durability, Error,
+    LockError, MemoryStorage, Options, ReadFile, RestoreOptions, Storage, WriteFile, record,
 };
 
 const DIR: &str = "/data";
+const BACKUPS: &str = "/backups";
 
 /// A store that was not closed has commits of which nothing proves that they were durable; a look at it must not add
 /// a segment each time.
@@ -406,4 +407,84 @@ fn a_lock_can_be_taken_where_nothing_can_be_written() {
     let output = child.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn manual(storage: &MemoryStorage) -> Options {
+    Options::new().storage(storage.clone()).durability(Durability::Manual).checkpoint(CheckpointPolicy::manual())
+}
+
+/// Everything that the storage holds, backups included.
+fn copy_of(storage: &MemoryStorage) -> MemoryStorage {
+    let copy = MemoryStorage::new();
+    for dir in [DIR, BACKUPS] {
+        copy.create_dir_all(Path::new(dir)).unwrap();
+    }
+    for path in storage.paths() {
+        copy.write(&path, storage.read(&path).unwrap()).unwrap();
+    }
+    copy
+}
+
+fn back_up(storage: &MemoryStorage, db: &DictDb) {
+    let manager = BackupManager::builder(db, BACKUPS).storage(storage.clone()).incremental(true);
+    manager.file_format(BackupFormat::Binary).build().unwrap().backup_delta().unwrap();
+}
+
+/// A commit that was shown and is in a backup, and lost in a crash; and another one in its place.
+fn loses_a_commit_that_was_shown(storage: &MemoryStorage) {
+    let shown = manual(storage).open(DIR).unwrap();
+    shown.create_table("shown", "id").unwrap();
+    back_up(storage, &shown);
+    let storage = copy_of(storage);
+    let db = manual(&storage).open(DIR).unwrap();
+    assert!(db.table("shown").is_err(), "it was not synced");
+    db.create_table("other", "id").unwrap();
+    back_up(&storage, &db);
+    db.table("other").unwrap().insert(record! { "id": 1 }).unwrap();
+    back_up(&storage, &db);
+    assert_ne!((db.lineage(), db.seq().get()), (shown.lineage(), shown.seq().get() + 1), "one history, two states");
+    let (restored, report) = RestoreOptions::new().storage(storage).restore(BACKUPS).unwrap();
+    assert_eq!(restored.digest(), db.digest(), "{report}");
+}
+
+#[test]
+fn a_checkpoint_before_the_first_commit_of_a_history_is_not_taken_for_a_close() {
+    let storage = copy_of(&MemoryStorage::new());
+    let db = manual(&storage).open(DIR).unwrap();
+    db.create_table("t", "id").unwrap();
+    back_up(&storage, &db);
+    db.close().unwrap();
+    let db = manual(&storage).open(DIR).unwrap();
+    db.table("t").unwrap().insert(record! { "id": 1 }).unwrap();
+    let storage = copy_of(&storage);
+    let db = manual(&storage).open(DIR).unwrap();
+    assert!(!db.open_report().unwrap().clean);
+    db.checkpoint().unwrap();
+    // It goes on behind the checkpoint and loses what it shows.
+    db.create_table("shown", "id").unwrap();
+    back_up(&storage, &db);
+    let (lineage, seq) = (db.lineage(), db.seq());
+    let storage = copy_of(&storage);
+    let db = manual(&storage).open(DIR).unwrap();
+    assert!(!db.open_report().unwrap().clean);
+    db.create_table("other", "id").unwrap();
+    back_up(&storage, &db);
+    assert_ne!((db.lineage(), db.seq()), (lineage, seq), "one history, two states");
+    let (restored, report) = RestoreOptions::new().storage(storage).restore(BACKUPS).unwrap();
+    assert_eq!(restored.digest(), db.digest(), "{report}");
+}
+
+#[test]
+fn a_store_made_of_a_backup_without_commits_never_has_two_states_at_one_point_of_its_history() {
+    let storage = copy_of(&MemoryStorage::new());
+    back_up(&storage, &DictDb::new());
+    RestoreOptions::new().storage(storage.clone()).restore_into(BACKUPS, DIR).unwrap();
+    loses_a_commit_that_was_shown(&storage);
+}
+
+#[test]
+fn a_store_closed_before_its_first_commit_never_has_two_states_at_one_point_of_its_history() {
+    let storage = copy_of(&MemoryStorage::new());
+    manual(&storage).open(DIR).unwrap().close().unwrap();
+    loses_a_commit_that_was_shown(&storage);
 }
