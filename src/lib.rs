@@ -109,6 +109,7 @@ mod progress;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod ring;
 mod row;
+mod rows;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod state;
 mod storage;

@@ -38,7 +38,8 @@ mod zoo;
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+
+use triomphe::ThinArc;
 
 pub(crate) use self::de::decode;
 pub(crate) use self::from_json::json_text_to_row;
@@ -54,24 +55,24 @@ use crate::wire::{Malformed, Reader};
 
 /// One row, shared: a clone is a pointer copy.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Row(Arc<[u8]>);
+pub(crate) struct Row(ThinArc<(), u8>);
 
 impl Row {
     /// Copies bytes that are known to be a row.
     pub(crate) fn new(bytes: &[u8]) -> Row {
-        Row(bytes.into())
+        Row(ThinArc::from_header_and_slice((), bytes))
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.0.slice
     }
 }
 
 impl fmt::Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match decode_record(&self.0) {
+        match decode_record(self.as_bytes()) {
             Ok(record) => record.fmt(f),
-            Err(malformed) => write!(f, "Row({malformed}: {:02x?})", self.0),
+            Err(malformed) => write!(f, "Row({malformed}: {:02x?})", self.as_bytes()),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::definition::{FieldType, TableDefinition};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::mutation::{CommitReader, Event};
 use crate::row::{self, Row, Tag};
+use crate::rows::Rows;
 use crate::tree::Tree;
 use crate::value::Key;
 use crate::wire::{self, Malformed};
@@ -20,7 +21,7 @@ use crate::wire::{self, Malformed};
 #[derive(Clone, Debug)]
 pub(crate) struct TableState {
     definition: Arc<TableDefinition>,
-    rows: Tree<Key, Row>,
+    rows: Rows,
     /// The next automatic key; 2^63 once they are used up.
     next_key: u64,
     rows_digest: Digest,
@@ -39,7 +40,7 @@ impl TableState {
     pub(crate) fn new(name: &str, definition: TableDefinition) -> TableState {
         TableState {
             definition: Arc::new(definition),
-            rows: Tree::new(),
+            rows: Rows::new(),
             next_key: FIRST_AUTOMATIC_KEY,
             rows_digest: Digest::EMPTY,
             row_bytes: 0,
@@ -51,7 +52,7 @@ impl TableState {
         &self.definition
     }
 
-    pub(crate) fn rows(&self) -> &Tree<Key, Row> {
+    pub(crate) fn rows(&self) -> &Rows {
         &self.rows
     }
 
@@ -99,7 +100,7 @@ impl TableState {
     /// Puts a valid row under a key that has none; `false`, and no change, where it has.
     pub(crate) fn put_new(&mut self, key: &Key, row: Row) -> bool {
         let (hash, bytes) = (self.row_hash(&row), row.as_bytes().len() as u64);
-        let vacant = self.rows.insert_new(key.clone(), row).is_none();
+        let vacant = self.rows.insert_new(key, row).is_none();
         if vacant {
             self.count_in(key, hash, bytes);
         }

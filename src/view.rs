@@ -13,8 +13,8 @@ use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::row::{self, Row};
+use crate::rows::Rows;
 use crate::state::{State, TableState};
-use crate::tree::Tree;
 use crate::value::{Key, Record};
 
 /// All tables as they stood at one seq. Later writes do not show, and holding one never blocks a writer.
@@ -169,12 +169,12 @@ impl TableView {
     /// # Ok::<(), dictdb::Error>(())
     /// ```
     pub fn range<K: Into<Key> + Clone>(&self, keys: impl RangeBounds<K>) -> Records {
-        Records(Rows::new(&self.table, keys))
+        Records(Range::new(&self.table, keys))
     }
 
     /// The same, each record as a type.
     pub fn range_as<K: Into<Key> + Clone, T: DeserializeOwned>(&self, keys: impl RangeBounds<K>) -> RecordsAs<T> {
-        RecordsAs { name: self.name.clone(), rows: Rows::new(&self.table, keys), as_type: PhantomData }
+        RecordsAs { name: self.name.clone(), rows: Range::new(&self.table, keys), as_type: PhantomData }
     }
 }
 
@@ -205,18 +205,18 @@ const FETCH: usize = 128;
 
 /// An owning iterator over the rows of a frozen table: fetches a few rows at a time from either end.
 #[derive(Clone)]
-struct Rows {
-    rows: Tree<Key, Row>,
+struct Range {
+    rows: Rows,
     front: Bound<Key>,
     back: Bound<Key>,
     front_rows: VecDeque<(Key, Row)>,
     back_rows: VecDeque<(Key, Row)>,
 }
 
-impl Rows {
-    fn new<K: Into<Key> + Clone>(table: &TableState, keys: impl RangeBounds<K>) -> Rows {
+impl Range {
+    fn new<K: Into<Key> + Clone>(table: &TableState, keys: impl RangeBounds<K>) -> Range {
         let bound = |b: Bound<&K>| b.map(|key| key.clone().into());
-        Rows {
+        Range {
             rows: table.rows().clone(),
             front: bound(keys.start_bound()),
             back: bound(keys.end_bound()),
@@ -246,7 +246,7 @@ impl Rows {
         if self.front_rows.is_empty() {
             let from = self.rows.iter_from(self.front.as_ref());
             let rows = from.take_while(|(key, _)| self.is_before_back(key)).take(FETCH);
-            self.front_rows = rows.map(|(key, row)| (key.clone(), row.clone())).collect();
+            self.front_rows = rows.map(|(key, row)| (key, row.clone())).collect();
             if let Some((key, _)) = self.front_rows.back() {
                 self.front = Bound::Excluded(key.clone());
             }
@@ -258,7 +258,7 @@ impl Rows {
         if self.back_rows.is_empty() {
             let from = self.rows.iter_back_from(self.back.as_ref());
             let rows = from.take_while(|(key, _)| self.is_behind_front(key)).take(FETCH);
-            self.back_rows = rows.map(|(key, row)| (key.clone(), row.clone())).collect();
+            self.back_rows = rows.map(|(key, row)| (key, row.clone())).collect();
             self.back_rows.make_contiguous().reverse();
             if let Some((key, _)) = self.back_rows.front() {
                 self.back = Bound::Excluded(key.clone());
@@ -270,7 +270,7 @@ impl Rows {
 
 /// Records in key order; see [`TableView::range`]. Sees none of the writes made after it was created.
 #[derive(Clone)]
-pub struct Records(Rows);
+pub struct Records(Range);
 
 impl Iterator for Records {
     type Item = (Key, Record);
@@ -296,7 +296,7 @@ impl fmt::Debug for Records {
 #[derive(Clone)]
 pub struct RecordsAs<T> {
     name: Arc<str>,
-    rows: Rows,
+    rows: Range,
     as_type: PhantomData<fn() -> T>,
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn write_full(sink: &mut Sink, state: &State, origin: &Origin, watch:
         out.text(",\n            \"records\": [")?;
         for (n, (key, row)) in table.rows().iter().enumerate() {
             out.text(if n > 0 { ",\n                " } else { "\n                " })?;
-            out.record(name, key, row)?;
+            out.record(name, &key, row)?;
             records = records.saturating_add(1);
             if records.is_multiple_of(REPORT_EVERY) || records == total {
                 watch.report(records, Some(total), out.sink.written(), None)?;
