@@ -145,11 +145,11 @@ pub(super) fn plan(changes: Vec<Extent>, entries: usize, has_stale: bool, budget
         let tails = spread(extent.len, budget.tails_max);
         torn(i, count, entries, fills, heads, tails)
     });
-    Box::new(whole.into_iter().chain(torn))
+    Box::new(whole.chain(torn))
 }
 
 /// Operations kept or lost as a whole.
-fn whole(changes: usize, entries: usize, budget: &Budget) -> Vec<Choice> {
+fn whole(changes: usize, entries: usize, budget: &Budget) -> Plan {
     const CROSSED_MAX: usize = 4096;
     let of_changes = subsets(changes, budget.subset_ops_max);
     let of_entries = subsets(entries, budget.subset_ops_max);
@@ -164,16 +164,17 @@ fn whole(changes: usize, entries: usize, budget: &Budget) -> Vec<Choice> {
             let nothing = all.remove(nothing);
             all.insert(1.min(all.len()), nothing);
         }
-        return all;
+        return Box::new(all.into_iter());
     }
-    // Every two operations meet in each of their four combinations.
+    // Every two operations meet in each of their four combinations. They are made as they are asked for: of many
+    // operations there are millions.
     let ends = [Subset::All, Subset::Nothing];
-    let straight = ends.into_iter().map(|end| choice(end, end));
-    let all_changes = of_changes.iter().flat_map(|changes| ends.map(|end| choice(*changes, end)));
-    let all_entries = of_entries.iter().flat_map(|entries| ends.map(|end| choice(end, *entries)));
+    let straight = ends.into_iter().map(move |end| choice(end, end));
+    let all_changes = of_changes.into_iter().flat_map(move |changes| ends.map(|end| choice(changes, end)));
+    let all_entries = of_entries.into_iter().flat_map(move |entries| ends.map(|end| choice(end, entries)));
     let singles = |n: usize| (0..n).flat_map(|i| [Subset::Without(i), Subset::Only(i)]);
-    let pairs = singles(changes).flat_map(|c| singles(entries).map(move |e| choice(c, e)));
-    straight.chain(all_changes).chain(all_entries).chain(pairs).collect()
+    let pairs = singles(changes).flat_map(move |c| singles(entries).map(move |e| choice(c, e)));
+    Box::new(straight.chain(all_changes).chain(all_entries).chain(pairs))
 }
 
 /// All of them first, then none.
