@@ -31,6 +31,35 @@ pub(crate) struct TableState {
     seed: u64,
 }
 
+/// Rows in the order of their keys, made apart from their table, for [`TableState::append`].
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    rows: Vec<(Key, Row)>,
+    digest: Digest,
+    bytes: u64,
+}
+
+impl Run {
+    /// A row of that table, behind the last one.
+    pub(crate) fn push(&mut self, table: &TableState, key: Key, row: Row) {
+        self.digest.add(table.row_hash(&row));
+        self.bytes = self.bytes.saturating_add(row.as_bytes().len() as u64);
+        self.rows.push((key, row));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn first(&self) -> Option<&Key> {
+        self.rows.first().map(|(key, _)| key)
+    }
+
+    pub(crate) fn last(&self) -> Option<&Key> {
+        self.rows.last().map(|(key, _)| key)
+    }
+}
+
 /// Automatic keys start here, as DictDB's do.
 pub(crate) const FIRST_AUTOMATIC_KEY: u64 = 1;
 /// What the counter says when no key is left.
@@ -107,15 +136,29 @@ impl TableState {
         vacant
     }
 
+    /// Puts rows behind all that are there.
+    pub(crate) fn append(&mut self, run: Run) {
+        self.rows_digest.add(run.digest.to_u128());
+        self.row_bytes = self.row_bytes.saturating_add(run.bytes);
+        for (key, row) in run.rows {
+            self.count_key(&key);
+            self.rows.insert(key, row);
+        }
+    }
+
     fn count_in(&mut self, key: &Key, hash: u128, bytes: u64) {
+        self.count_key(key);
+        self.rows_digest.add(hash);
+        self.row_bytes = self.row_bytes.saturating_add(bytes);
+    }
+
+    fn count_key(&mut self, key: &Key) {
         if let Key::Int(n) = *key
             && let Ok(n) = u64::try_from(n)
             && n >= self.next_key
         {
             self.next_key = n.saturating_add(1);
         }
-        self.rows_digest.add(hash);
-        self.row_bytes = self.row_bytes.saturating_add(bytes);
     }
 
     pub(crate) fn delete(&mut self, key: &Key) -> Option<Row> {

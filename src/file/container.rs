@@ -102,6 +102,11 @@ impl ContainerReader {
         Ok(seal)
     }
 
+    /// The payload of the frame that came last, for a buffer to read the next one into.
+    pub(crate) fn take_payload(&mut self, buffer: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.payload, buffer)
+    }
+
     pub(crate) fn next(&mut self) -> Result<Item<'_>> {
         let lineage = self.header.lineage;
         let at = self.source.offset();

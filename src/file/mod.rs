@@ -20,6 +20,7 @@ use crate::ring::RingSlice;
 use crate::state::{Applied, Identity, State};
 use crate::storage::Storage;
 
+mod blocks;
 pub(crate) mod container;
 mod delta;
 pub(crate) mod header;

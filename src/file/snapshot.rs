@@ -11,11 +11,12 @@ use std::path::Path;
 
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
-use crate::file::container::{ContainerReader, ContainerWriter, Item};
+use crate::file::blocks::Blocks;
+use crate::file::container::{ContainerReader, ContainerWriter, Frame, Item};
 use crate::file::header::{FileKind, Header};
 use crate::file::sink::Sink;
 use crate::file::{Made, Origin};
-use crate::frame::{self, FrameKind};
+use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::history::Seq;
 use crate::limits::{BLOCK_BYTES, NAME_BYTES_MAX};
 use crate::progress::Watch;
@@ -84,44 +85,62 @@ pub(crate) fn read(mut file: ContainerReader, watch: &Watch<'_>) -> Result<State
     let expected = file.peek_seal()?;
     let file_bytes = file.bytes();
     let mut open: Option<OpenTable> = None;
+    let mut blocks = Blocks::new(file_bytes);
     let mut records = 0_u64;
+    let mut flush = |open: &mut Option<OpenTable>, blocks: &mut Blocks| {
+        let Some(begin) = blocks.begins_at() else { return Ok(()) };
+        let Some(OpenTable { table, last, .. }) = open else {
+            return Err(Error::corrupt(
+                &path,
+                begin.saturating_sub(FRAME_HEADER_BYTES as u64),
+                "a table before its rows",
+            ));
+        };
+        blocks.flush(&path, table, last, |count, end| {
+            records = records.saturating_add(count);
+            watch.report(records, Some(expected.records), end, Some(file_bytes))
+        })
+    };
     let seal = loop {
         let at = file.offset();
-        match file.next()? {
+        let next = file.next();
+        if !matches!(&next, Ok(Item::Frame(frame)) if frame.header.kind == FrameKind::Rows) {
+            // What comes before it in the file is told before it.
+            flush(&mut open, &mut blocks)?;
+        }
+        match next? {
             Item::Seal(seal) => {
                 OpenTable::close(open.take(), &mut state).map_err(|e| Error::corrupt(&path, at, e))?;
                 break seal;
             }
-            Item::Frame(frame) => {
-                if frame.header.seq != expected.seq || frame.header.synced != Seq::ZERO {
+            Item::Frame(Frame { header, payload, payload_at }) => {
+                if header.seq != expected.seq || header.synced != Seq::ZERO {
+                    flush(&mut open, &mut blocks)?;
                     return Err(Error::corrupt(&path, at, format!("a frame of seq {}", expected.seq)));
                 }
-                let malformed =
-                    |m: Malformed| Error::corrupt(&path, frame.payload_at.saturating_add(m.at as u64), m.expected);
-                match frame.header.kind {
+                match header.kind {
                     FrameKind::Table => {
+                        let malformed =
+                            |m: Malformed| Error::corrupt(&path, payload_at.saturating_add(m.at as u64), m.expected);
                         let last = open.as_ref().map(|t| t.name.clone());
                         OpenTable::close(open.take(), &mut state).map_err(|e| Error::corrupt(&path, at, e))?;
-                        let table = OpenTable::parse(frame.payload).map_err(malformed)?;
+                        let table = OpenTable::parse(payload).map_err(malformed)?;
                         if last.is_some_and(|last| last >= table.name) {
                             let expected = "a table whose name comes after the one before it";
-                            return Err(Error::corrupt(&path, frame.payload_at, expected));
+                            return Err(Error::corrupt(&path, payload_at, expected));
                         }
                         open = Some(table);
                     }
                     FrameKind::Rows => {
-                        let table =
-                            open.as_mut().ok_or_else(|| Error::corrupt(&path, at, "a table before its rows"))?;
-                        let count = table.rows(frame.payload).map_err(|(offset, expected)| {
-                            Error::corrupt(&path, frame.payload_at.saturating_add(offset as u64), expected)
-                        })?;
-                        records = records.saturating_add(count);
+                        let payload = file.take_payload(blocks.buffer());
+                        if blocks.push(payload, payload_at, file.offset()) {
+                            flush(&mut open, &mut blocks)?;
+                        }
                     }
                     FrameKind::Commit | FrameKind::Seal | FrameKind::Continued => {
                         return Err(Error::corrupt(&path, at, "a frame of kind 2 (table) or 3 (rows)"));
                     }
                 }
-                watch.report(records, Some(expected.records), file.offset(), Some(file_bytes))?;
             }
         }
     };
@@ -162,28 +181,6 @@ impl OpenTable {
         reader.finish()?;
         let table = TableState::new(&name, definition);
         Ok(OpenTable { name, table, next_key, rows, last: None })
-    }
-
-    /// Takes in one block; gives its count of rows.
-    fn rows(&mut self, payload: &[u8]) -> Result<u64, (usize, String)> {
-        let malformed = |m: Malformed| (m.at, m.expected.to_owned());
-        let mut reader = Reader::new(payload);
-        let count = reader.count(2).map_err(malformed)?;
-        if count == 0 {
-            return Err((0, "at least one row in a block".to_owned()));
-        }
-        for _ in 0..count {
-            let row = reader.bytes().map_err(malformed)?;
-            let at = reader.pos().saturating_sub(row.len());
-            let key = self.table.admit(row, None).map_err(|m| (at.saturating_add(m.at), m.expected))?;
-            if self.last.as_ref().is_some_and(|last| *last >= key) {
-                return Err((at, format!("a row whose key comes after the one before it, not {key}")));
-            }
-            self.table.put(key.clone(), Row::new(row));
-            self.last = Some(key);
-        }
-        reader.finish().map_err(malformed)?;
-        Ok(count as u64)
     }
 
     fn close(open: Option<OpenTable>, state: &mut State) -> Result<(), String> {
