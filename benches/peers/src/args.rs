@@ -1,0 +1,162 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use crate::engines::{self, Kind, Res};
+use crate::workloads;
+
+pub(crate) const HELP: &str = "\
+Measures dictdb against other embedded stores and against the limits of the machine.
+
+cargo run --release --manifest-path benches/peers/Cargo.toml -- [OPTIONS]
+
+  --workloads w1,w2   which ones; all but growth without it (--list shows them)
+  --engines a,b       which ones; all that are found without it (dictdb is needed for ratios)
+  --records N         records; 1,000,000
+  --rounds N          rounds, each with every engine in turn; 3
+  --seconds S         how long a measurement by time lasts; 2
+  --quick             20,000 records, 1 round, 0.2 seconds, whatever else is said before it
+  --large             also the sizes that take long: w7 with five times the records, growth up to 20 million
+  --dir DIR           where the engines' files go, on a real disk; the system's temporary directory
+  --out DIR           where RESULTS.md and the charts go; benches/peers/results
+  --list              workloads and engines
+  --help              this
+
+Examples:
+  ... -- --quick                                      everything once, in a minute or two: does it work here?
+  ... -- --workloads w3 --dir /mnt/nvme               what a synced commit costs on that disk
+  ... -- --workloads w4,w5 --engines dictdb,lmdb,redb,hashmap,btreemap --rounds 5
+  ... -- --workloads growth --large                   dictdb alone, up to 20 million records
+";
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) workloads: Vec<String>,
+    pub(crate) engines: Vec<String>,
+    pub(crate) records: u64,
+    pub(crate) rounds: usize,
+    pub(crate) seconds: f64,
+    pub(crate) large: bool,
+    pub(crate) dir: PathBuf,
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Command {
+    Run(Settings),
+    /// One job, in this process; how the program starts itself.
+    Child(String),
+    List,
+    Help,
+}
+
+pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Res<Command> {
+    use lexopt::prelude::*;
+    let mut settings = Settings {
+        workloads: workloads::all().iter().map(|w| w.name.to_owned()).filter(|name| name != "growth").collect(),
+        engines: engines::all().iter().map(|e| e.name.to_owned()).collect(),
+        records: 1_000_000,
+        rounds: 3,
+        seconds: 2.0,
+        large: false,
+        dir: std::env::temp_dir(),
+        out: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results"),
+    };
+    let mut parser = lexopt::Parser::from_args(args);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("workloads") => {
+                let known: Vec<_> = workloads::all().iter().map(|w| w.name).collect();
+                settings.workloads = chosen(&parser.value()?.string()?, &known)?;
+            }
+            Long("engines") => {
+                let known: Vec<_> = engines::all().iter().map(|e| e.name).collect();
+                settings.engines = chosen(&parser.value()?.string()?, &known)?;
+            }
+            Long("records") => settings.records = parser.value()?.string()?.replace(['_', ','], "").parse()?,
+            Long("rounds") => settings.rounds = parser.value()?.parse()?,
+            Long("seconds") => settings.seconds = parser.value()?.parse()?,
+            Long("quick") => (settings.records, settings.rounds, settings.seconds) = (20_000, 1, 0.2),
+            Long("large") => settings.large = true,
+            Long("dir") => settings.dir = parser.value()?.into(),
+            Long("out") => settings.out = parser.value()?.into(),
+            Long("child") => return Ok(Command::Child(parser.value()?.string()?)),
+            Long("list") => return Ok(Command::List),
+            Long("help") | Short('h') => return Ok(Command::Help),
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    if settings.records < 1_000 {
+        return Err("--records: at least 1,000".into());
+    }
+    if settings.rounds == 0 || !settings.seconds.is_finite() || settings.seconds <= 0.0 {
+        return Err("--rounds and --seconds: more than none".into());
+    }
+    Ok(Command::Run(settings))
+}
+
+/// The names of a list, in the order in which they are known.
+fn chosen(list: &str, known: &[&str]) -> Res<Vec<String>> {
+    let names: Vec<&str> = list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    if let Some(name) = names.iter().find(|name| !known.contains(name)) {
+        return Err(format!("{name} is none of: {}", known.join(", ")).into());
+    }
+    Ok(known.iter().filter(|name| names.contains(name)).map(|name| (*name).to_owned()).collect())
+}
+
+pub(crate) fn list() {
+    println!("workloads");
+    for workload in workloads::all() {
+        println!("  {:<14} {}", workload.name, workload.title);
+    }
+    println!("engines");
+    for entry in engines::all() {
+        let kind = match entry.kind {
+            Kind::Ours | Kind::Store => "",
+            Kind::Log => " (a log alone)",
+            Kind::Limit => " (a limit)",
+        };
+        let missing = (entry.missing)().map_or(String::new(), |why| format!(": {why}"));
+        println!("  {:<14} {}{kind}{missing}", entry.name, entry.title);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &str) -> Res<Settings> {
+        match parse(args.split_whitespace().map(Into::into))? {
+            Command::Run(settings) => Ok(settings),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default_and_lists_keep_the_known_order() {
+        let settings = run("").unwrap();
+        assert_eq!((settings.records, settings.rounds, settings.large), (1_000_000, 3, false));
+        assert!(settings.workloads.contains(&"w10".to_owned()) && !settings.workloads.contains(&"growth".to_owned()));
+        let settings = run("--workloads w4,w1 --engines=redb,dictdb --records 5_000 --dir /x --large").unwrap();
+        assert_eq!(
+            (settings.workloads, settings.engines),
+            (vec!["w1".into(), "w4".into()], vec!["dictdb".into(), "redb".into()])
+        );
+        assert_eq!((settings.records, settings.dir, settings.large), (5_000, PathBuf::from("/x"), true));
+    }
+
+    #[test]
+    fn what_follows_quick_overrides_it() {
+        let settings = run("--quick --rounds 2").unwrap();
+        assert_eq!((settings.records, settings.rounds, settings.seconds), (20_000, 2, 0.2));
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for args in ["--workloads w0", "--engines oracle", "--records 10", "--rounds 0", "--seconds -1", "--what", "w1"]
+        {
+            assert!(run(args).is_err(), "{args}");
+        }
+        assert_eq!(parse(["--help".into()]).unwrap(), Command::Help);
+    }
+}

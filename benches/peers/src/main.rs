@@ -1,0 +1,38 @@
+//! Measures dictdb against other embedded stores, the same records and the same promise for all; README.md says how.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+mod args;
+mod chart;
+mod data;
+mod engines;
+mod machine;
+mod report;
+mod runner;
+mod stats;
+mod workloads;
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let done = match args::parse(std::env::args_os().skip(1)) {
+        Ok(args::Command::Run(settings)) => runner::run(&settings),
+        Ok(args::Command::Child(job)) => runner::child(&job, started),
+        Ok(args::Command::List) => {
+            args::list();
+            Ok(())
+        }
+        Ok(args::Command::Help) => {
+            print!("{}", args::HELP);
+            Ok(())
+        }
+        Err(e) => Err(format!("{e}\n\n{}", args::HELP).into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::FAILURE
+        }
+    }
+}
