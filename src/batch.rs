@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::frame;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::mutation::CommitWriter;
-use crate::row::{self, KeyIn, Row};
+use crate::row::{self, KeyIn};
 use crate::state::{State, TableState};
 use crate::value::Key;
 
@@ -84,7 +84,7 @@ impl<'a> Batch<'a> {
         self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let (key, field, row) = keyed(state, table, row)?;
-        if !state.put_new(&key, Row::new(&row)) {
+        if !state.put_new(&key, &row) {
             return Err(Error::DuplicateKey { table: table.to_owned(), key });
         }
         self.log_put(table, field, &row);
@@ -120,9 +120,9 @@ impl<'a> Batch<'a> {
         self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let (key, field, row) = keyed(state, table, row)?;
-        let old = state.put(key.clone(), Row::new(&row));
+        let replaced = state.put(key.clone(), &row);
         self.log_put(table, field, &row);
-        Ok((key, if old.is_some() { Upserted::Replaced } else { Upserted::Inserted }))
+        Ok((key, if replaced { Upserted::Replaced } else { Upserted::Inserted }))
     }
 
     pub(crate) fn replace(&mut self, table: &str, row: &[u8]) -> Result<Key> {
@@ -134,22 +134,22 @@ impl<'a> Batch<'a> {
             return Err(Error::InvalidKey { table: table.to_owned(), field: primary_key.to_owned(), problem });
         }
         let (key, field, row) = keyed(state, table, row)?;
-        if state.get(&key).is_none() {
+        if !state.contains_key(&key) {
             return Err(Error::NoSuchRecord { table: table.to_owned(), key });
         }
-        state.put(key.clone(), Row::new(&row));
+        state.put(key.clone(), &row);
         self.log_put(table, field, &row);
         Ok(key)
     }
 
-    /// Merges the fields of `changes` into the record; its key must stay.
-    pub(crate) fn update(&mut self, table: &str, key: &Key, changes: &[u8]) -> Result<Row> {
+    /// Merges the fields of `changes` into the record; its key must stay. Gives the new row.
+    pub(crate) fn update(&mut self, table: &str, key: &Key, changes: &[u8]) -> Result<Vec<u8>> {
         let room = self.room();
         let state = existing(self.state, table)?;
         let Some(old) = state.get(key) else {
             return Err(Error::NoSuchRecord { table: table.to_owned(), key: key.clone() });
         };
-        let merged = row::merge(old.as_bytes(), changes)
+        let merged = row::merge(old, changes)
             .map_err(|m| Error::Encode { table: table.to_owned(), problem: m.expected.to_owned() })?;
         if merged.len() > ROW_BYTES_MAX {
             return Err(Error::TooLarge { what: "a record", bytes: merged.len() as u64, limit: ROW_BYTES_MAX as u64 });
@@ -163,16 +163,15 @@ impl<'a> Batch<'a> {
                 return Err(Error::InvalidKey { table: table.to_owned(), field, problem });
             }
         };
-        let row = Row::new(&merged);
-        state.put(new_key, row.clone());
+        state.put(new_key, &merged);
         self.log_put(table, field, &merged);
-        Ok(row)
+        Ok(merged)
     }
 
     /// Whether there was a record with that key.
     pub(crate) fn delete(&mut self, table: &str, key: &Key) -> Result<bool> {
         self.room().check(0)?;
-        if existing(self.state, table)?.delete(key).is_none() {
+        if !existing(self.state, table)?.delete(key) {
             return Ok(false);
         }
         self.writer.delete(self.frame, table, key);
@@ -267,7 +266,7 @@ fn keyed<'r>(state: &TableState, table: &str, row: &'r [u8]) -> Result<(Key, usi
             (Key::Int(key), field, Cow::Owned(row))
         }
     };
-    state.check_schema(&row).map_err(|(field, problem)| Error::SchemaViolation {
+    state.check_schema(row.as_ref().into()).map_err(|(field, problem)| Error::SchemaViolation {
         table: table.to_owned(),
         key: key.clone(),
         field,

@@ -6,19 +6,22 @@
 //! mutation
 //!   0 table   name                       the mutations behind it are of this table
 //!   1 put     key field, row             row: length and bytes; key field: index of the primary key in it
+//!   5 again   values                     a put with the key field and the names of the put before it; length and bytes
 //!   2 delete  key
 //!   3 create  definition
 //!   4 drop
 //! ```
 //!
-//! A `table` entry stands only where the table changes, and never last, so that every commit has one encoding.
+//! A `table` entry stands only where the table changes, and never last. `again` stands for every put that it can stand
+//! for: where a put came before, behind the last `table` entry, whose key field and names are the same. So every commit
+//! has one encoding.
 
 use std::ops::Range;
 
 use crate::definition::TableDefinition;
 use crate::history::{Seq, Timestamp};
 use crate::limits::NAME_BYTES_MAX;
-use crate::row;
+use crate::row::{self, RowRef};
 use crate::value::{Key, Record};
 use crate::wire::{self, Malformed, Reader};
 
@@ -27,6 +30,7 @@ const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const CREATE: u8 = 3;
 const DROP: u8 = 4;
+const AGAIN: u8 = 5;
 
 /// One change of a table, decided: an outcome, never an expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +80,7 @@ pub struct Commit {
 /// A mutation as it lies in a payload.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Event<'a> {
-    Put { key_field: usize, row: &'a [u8] },
+    Put { key_field: usize, names: &'a [u8], values: &'a [u8] },
     Delete { key: Key },
     Create { definition: TableDefinition },
     Drop,
@@ -87,6 +91,15 @@ pub(crate) enum Event<'a> {
 pub(crate) struct CommitWriter {
     /// Where in the buffer the name of the table stands that the mutations are of.
     table: Option<Range<usize>>,
+    /// The last put of that table: its key field, and where its row or its names stand.
+    last: Option<(usize, Last)>,
+}
+
+/// Where the names of the last put are known to stand; they are looked for when another put follows.
+#[derive(Clone, Debug)]
+enum Last {
+    Row(Range<usize>),
+    Names(Range<usize>),
 }
 
 impl CommitWriter {
@@ -104,9 +117,27 @@ impl CommitWriter {
 
     pub(crate) fn put(&mut self, out: &mut Vec<u8>, table: &str, key_field: usize, row: &[u8]) {
         self.table(out, table);
+        if let Some(values) = self.values_of_the_same(out, key_field, row) {
+            out.push(AGAIN);
+            wire::put_bytes(out, values);
+            return;
+        }
         out.push(PUT);
         wire::put_u64(out, key_field as u64);
         wire::put_bytes(out, row);
+        self.last = Some((key_field, Last::Row(out.len().saturating_sub(row.len())..out.len())));
+    }
+
+    /// The values of a row that has the key field and the names of the last put.
+    fn values_of_the_same<'r>(&mut self, out: &[u8], key_field: usize, row: &'r [u8]) -> Option<&'r [u8]> {
+        let (last_field, last) = self.last.as_mut()?;
+        if let Last::Row(range) = last {
+            let (names, _) = row::split(out.get(range.clone())?).ok()?;
+            *last = Last::Names(range.start..range.start.saturating_add(names.len()));
+        }
+        let Last::Names(range) = last else { return None };
+        // No names are the front of others: their count stands before them, each one's length before it.
+        row.strip_prefix(out.get(range.clone())?).filter(|_| *last_field == key_field)
     }
 
     pub(crate) fn delete(&mut self, out: &mut Vec<u8>, table: &str, key: &Key) {
@@ -132,16 +163,19 @@ impl CommitWriter {
             out.push(TABLE);
             wire::put_str(out, table);
             self.table = Some(out.len().saturating_sub(table.len())..out.len());
+            self.last = None;
         }
     }
 }
 
-/// Reads a payload, event by event. `row`s are handed out unchecked.
+/// Reads a payload, event by event. Names and values are handed out unchecked.
 #[derive(Debug)]
 pub(crate) struct CommitReader<'a> {
     reader: Reader<'a>,
     time: Timestamp,
     table: Option<&'a str>,
+    /// Key field and names of the last put of that table.
+    last: Option<(usize, &'a [u8])>,
 }
 
 impl<'a> CommitReader<'a> {
@@ -151,7 +185,7 @@ impl<'a> CommitReader<'a> {
         if reader.is_empty() {
             return Err(reader.malformed("at least one mutation"));
         }
-        Ok(CommitReader { reader, time: Timestamp::from_micros(time), table: None })
+        Ok(CommitReader { reader, time: Timestamp::from_micros(time), table: None, last: None })
     }
 
     pub(crate) fn time(&self) -> Timestamp {
@@ -174,6 +208,7 @@ impl<'a> CommitReader<'a> {
                 return Err(self.reader.malformed("the name of another table, of 65,536 bytes at most"));
             }
             self.table = Some(name);
+            self.last = None;
             tag = self.reader.u8()?;
         }
         let table = self.table.ok_or_else(|| self.reader.malformed("a table before its mutations"))?;
@@ -181,12 +216,26 @@ impl<'a> CommitReader<'a> {
             PUT => {
                 let key_field = usize::try_from(self.reader.u64()?)
                     .map_err(|_| self.reader.malformed("the index of a field of the row"))?;
-                Event::Put { key_field, row: self.reader.bytes()? }
+                let row = self.reader.bytes()?;
+                let (names, values) = row::split(row).map_err(|m| {
+                    let row_at = self.reader.pos().saturating_sub(row.len());
+                    Malformed { at: row_at.saturating_add(m.at), ..m }
+                })?;
+                if self.last == Some((key_field, names)) {
+                    return Err(self.reader.malformed("before it mutation 5, for the names of the put before"));
+                }
+                self.last = Some((key_field, names));
+                Event::Put { key_field, names, values }
+            }
+            AGAIN => {
+                let before = || self.reader.malformed("a put before mutation 5");
+                let (key_field, names) = self.last.ok_or_else(before)?;
+                Event::Put { key_field, names, values: self.reader.bytes()? }
             }
             DELETE => Event::Delete { key: Key::decode(&mut self.reader)? },
             CREATE => Event::Create { definition: TableDefinition::decode(&mut self.reader)? },
             DROP => Event::Drop,
-            _ => return Err(self.reader.malformed("a mutation from 1 to 4")),
+            _ => return Err(self.reader.malformed("a mutation from 1 to 5")),
         };
         Ok(Some((table, event)))
     }
@@ -200,7 +249,8 @@ impl Commit {
         while let Some((table, event)) = reader.next()? {
             let table = table.to_owned();
             mutations.push(match event {
-                Event::Put { key_field, row } => {
+                Event::Put { key_field, names, values } => {
+                    let row = RowRef::Split { names, values };
                     let (_, key) = row::key_at_field(row, key_field)?;
                     Mutation::Put { table, key, record: row::decode_record(row)? }
                 }

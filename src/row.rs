@@ -1,10 +1,12 @@
 //! Encoded records. A table holds each record as a row: the bytes that the log, the ring and every backup carry as
 //! well, so that most of the time nothing is encoded or decoded again.
 //!
-//! A row is a dict, and it is what [postcard](crate::wire) makes of it:
+//! A row is a dict, its names before its values, so that rows with the same names share them (see [`shape`]). All of it
+//! is what [postcard](crate::wire) makes of such things:
 //! ```text
-//! row   = dict
-//! dict  = count, then for each field: name (length, UTF-8), value
+//! row   = names, values (one for each name)
+//! names = count, then each name (length, UTF-8)
+//! dict  = count, then for each field: name, value
 //! value = tag, then
 //!         0 null    nothing
 //!         1 bool    one byte, 0 or 1
@@ -23,12 +25,15 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod de;
+mod decode;
 mod from_json;
+mod header;
 mod key;
 mod merge;
 mod names;
 mod read;
 mod ser;
+mod shape;
 mod to_json;
 mod validate;
 mod writer;
@@ -36,44 +41,34 @@ mod writer;
 #[expect(clippy::arithmetic_side_effects, reason = "tests may overflow: they panic then")]
 mod zoo;
 
-use std::fmt;
 use std::ops::ControlFlow;
 
 use triomphe::ThinArc;
 
-pub(crate) use self::de::decode;
+pub(crate) use self::decode::decode;
 pub(crate) use self::from_json::json_text_to_row;
 pub(crate) use self::key::{KeyIn, find_key, key_at_field, with_key};
 pub(crate) use self::merge::merge;
 pub(crate) use self::read::decode_record;
 pub(crate) use self::ser::{encode, encode_record};
+pub(crate) use self::shape::{Parts, Shape, Shapes, Summary};
 pub(crate) use self::to_json::{RowView, first_non_finite};
-pub(crate) use self::validate::validate;
+pub(crate) use self::validate::{names, validate, values};
 pub(crate) use self::writer::EncodeError;
 use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::wire::{Malformed, Reader};
 
-/// One row, shared: a clone is a pointer copy.
-#[derive(Clone, PartialEq, Eq)]
+/// One row as its table holds it (see [`Shapes::store`]), shared: a clone is a pointer copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Row(ThinArc<(), u8>);
 
 impl Row {
-    /// Copies bytes that are known to be a row.
     pub(crate) fn new(bytes: &[u8]) -> Row {
         Row(ThinArc::from_header_and_slice((), bytes))
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0.slice
-    }
-}
-
-impl fmt::Debug for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match decode_record(self.as_bytes()) {
-            Ok(record) => record.fmt(f),
-            Err(malformed) => write!(f, "Row({malformed}: {:02x?})", self.as_bytes()),
-        }
     }
 }
 
@@ -137,19 +132,130 @@ impl Tag {
     }
 }
 
+/// A row to be read: as it stands in the log, or as a table holds it, its names apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RowRef<'a> {
+    /// Names and values in one.
+    Whole(&'a [u8]),
+    /// Names and values.
+    Split { names: &'a [u8], values: &'a [u8] },
+    /// The values; the names are those of a shape.
+    Shaped { shape: &'a Shape, values: &'a [u8] },
+}
+
+impl<'a> From<&'a [u8]> for RowRef<'a> {
+    fn from(row: &'a [u8]) -> RowRef<'a> {
+        RowRef::Whole(row)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for RowRef<'a> {
+    fn from(row: &'a Vec<u8>) -> RowRef<'a> {
+        RowRef::Whole(row)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for RowRef<'a> {
+    fn from(row: &'a [u8; N]) -> RowRef<'a> {
+        RowRef::Whole(row)
+    }
+}
+
+impl<'a> RowRef<'a> {
+    #[inline]
+    pub(crate) fn fields(self) -> Result<Fields<'a>, Malformed> {
+        match self {
+            RowRef::Whole(row) => {
+                let mut values = Reader::new(row);
+                let left = values.count(FIELD_BYTES_MIN)?;
+                let names = values.clone();
+                for _ in 0..left {
+                    values.bytes()?;
+                }
+                Ok(Fields { names: Names::Read(names), left, values })
+            }
+            RowRef::Split { names, values } => {
+                let mut names = Reader::new(names);
+                let left = names.count(1)?;
+                Ok(Fields { names: Names::Read(names), left, values: Reader::new(values) })
+            }
+            RowRef::Shaped { shape, values } => {
+                let names = shape.names();
+                Ok(Fields { names: Names::Known(names.iter()), left: names.len(), values: Reader::new(values) })
+            }
+        }
+    }
+}
+
+/// The fields of a row, one after the other: whoever asks for a name must read or skip its value.
+#[derive(Clone, Debug)]
+pub(crate) struct Fields<'a> {
+    names: Names<'a>,
+    left: usize,
+    values: Reader<'a>,
+}
+
+#[derive(Clone, Debug)]
+enum Names<'a> {
+    Read(Reader<'a>),
+    Known(std::slice::Iter<'a, Box<str>>),
+}
+
+impl<'a> Fields<'a> {
+    /// How many are still to come.
+    #[inline]
+    fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next name.
+    #[inline]
+    fn next(&mut self) -> Result<Option<&'a str>, Malformed> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        match &mut self.names {
+            Names::Read(names) => names.str().map(Some),
+            Names::Known(names) => Ok(names.next().map(|name| &**name)),
+        }
+    }
+
+    /// Passes over the next value; gives its bytes.
+    fn value(&mut self) -> Result<&'a [u8], Malformed> {
+        let mut value = self.values.clone();
+        skip(&mut self.values, 1)?;
+        value.take(value.remaining().saturating_sub(self.values.remaining()))
+    }
+}
+
+/// A row's names and its values; checks no more than where they part.
+pub(crate) fn split(row: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    let at = RowRef::from(row).fields()?.values.pos();
+    Ok(row.split_at_checked(at).unwrap_or_default())
+}
+
+/// How many of a row's names, valid ones, come before this one.
+pub(crate) fn position(names: &[u8], name: &str) -> Result<Option<usize>, Malformed> {
+    let mut reader = Reader::new(names);
+    for at in 0..reader.count(1)? {
+        if reader.bytes()? == name.as_bytes() {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
+}
+
 /// Calls `f` with the name and kind of each field of the row in order, until it breaks off.
 pub(crate) fn for_each_field<'a>(
-    row: &'a [u8],
+    row: impl Into<RowRef<'a>>,
     mut f: impl FnMut(&'a str, Tag) -> ControlFlow<()>,
 ) -> Result<(), Malformed> {
-    let mut reader = Reader::new(row);
-    for _ in 0..reader.count(FIELD_BYTES_MIN)? {
-        let name = reader.str()?;
-        let tag = Tag::read(&mut reader)?;
+    let mut fields = row.into().fields()?;
+    while let Some(name) = fields.next()? {
+        let tag = Tag::read(&mut fields.values)?;
         if f(name, tag).is_break() {
             return Ok(());
         }
-        skip_after(tag, &mut reader, 1)?;
+        skip_after(tag, &mut fields.values, 1)?;
     }
     Ok(())
 }
@@ -205,16 +311,19 @@ mod tests {
         encode_record(&record, &mut row).unwrap();
         let hex: String = row.iter().map(|b| format!("{b:02x}")).collect();
         let golden = [
-            "09",                             // nine fields
-            "026964020e",                     // id: int 7
-            "016e00",                         // n: null
-            "01740101",                       // t: true
-            "0362696703ffffffffffffffffff01", // big: uint 2^64 - 1
-            "016604000000000000f83f",         // f: float 1.5
-            "01730502c3a9",                   // s: str é
-            "016c06020201050178",             // l: list of int -1, str x
-            "01640701016b02d804",             // d: dict of k: int 300
-            "01650700",                       // e: empty dict
+            "09",                     // nine fields
+            "026964016e0174",         // id, n, t
+            "03626967016601730",      // big, f, s
+            "16c01640165",            // l, d, e
+            "020e",                   // id: int 7
+            "00",                     // n: null
+            "0101",                   // t: true
+            "03ffffffffffffffffff01", // big: uint 2^64 - 1
+            "04000000000000f83f",     // f: float 1.5
+            "0502c3a9",               // s: str é
+            "06020201050178",         // l: list of int -1, str x
+            "0701016b02d804",         // d: dict of k: int 300
+            "0700",                   // e: empty dict
         ];
         assert_eq!(hex, golden.concat());
         assert_eq!(validate(&row), Ok(()));
@@ -243,15 +352,5 @@ mod tests {
         })
         .unwrap();
         assert_eq!(calls, 3);
-    }
-
-    #[test]
-    fn rows_are_equal_by_their_bytes_and_print_as_records() {
-        let mut bytes = Vec::new();
-        encode_record(&record! { "id": 1 }, &mut bytes).unwrap();
-        let row = Row::new(&bytes);
-        assert_eq!(row, Row::new(row.clone().as_bytes()));
-        assert_eq!(format!("{row:?}"), r#"{"id": Int(1)}"#);
-        assert!(format!("{:?}", Row::new(&[1])).contains("expected a count"));
     }
 }

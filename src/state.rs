@@ -6,29 +6,30 @@
 
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::definition::{FieldType, TableDefinition};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
+use crate::limits::ROW_BYTES_MAX;
 use crate::mutation::{CommitReader, Event};
-use crate::row::{self, Row, Tag};
+use crate::row::{self, Parts, Row, RowRef, Shapes, Summary, Tag};
 use crate::rows::Rows;
 use crate::tree::Tree;
 use crate::value::Key;
-use crate::wire::{self, Malformed};
+use crate::wire::{self, Malformed, Reader};
 
 /// One table.
 #[derive(Clone, Debug)]
 pub(crate) struct TableState {
     definition: Arc<TableDefinition>,
     rows: Rows,
+    /// The names that the rows have in common.
+    shapes: Shapes,
     /// The next automatic key; 2^63 once they are used up.
     next_key: u64,
     rows_digest: Digest,
-    /// Bytes of all encoded rows.
+    /// Bytes of the values of all rows.
     row_bytes: u64,
-    /// Hash of the table's name, which ties a row's hash to its table.
-    seed: u64,
 }
 
 /// Rows in the order of their keys, made apart from their table, for [`TableState::append`].
@@ -41,10 +42,13 @@ pub(crate) struct Run {
 
 impl Run {
     /// A row of that table, behind the last one.
-    pub(crate) fn push(&mut self, table: &TableState, key: Key, row: Row) {
-        self.digest.add(table.row_hash(&row));
-        self.bytes = self.bytes.saturating_add(row.as_bytes().len() as u64);
-        self.rows.push((key, row));
+    pub(crate) fn push(&mut self, table: &TableState, key: Key, row: &Parts<'_>, scratch: &mut Vec<u8>) {
+        let summary = table.shapes.summary_of(row);
+        self.digest.add(summary.hash);
+        self.bytes = self.bytes.saturating_add(summary.bytes);
+        scratch.clear();
+        row.append_to(scratch);
+        self.rows.push((key, Row::new(scratch)));
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -68,12 +72,12 @@ const NO_KEY_LEFT: u64 = 1 << 63;
 impl TableState {
     pub(crate) fn new(name: &str, definition: TableDefinition) -> TableState {
         TableState {
-            definition: Arc::new(definition),
             rows: Rows::new(),
+            shapes: Shapes::new(xxh3_64(name.as_bytes()), definition.primary_key()),
+            definition: Arc::new(definition),
             next_key: FIRST_AUTOMATIC_KEY,
             rows_digest: Digest::EMPTY,
             row_bytes: 0,
-            seed: xxh3_64(name.as_bytes()),
         }
     }
 
@@ -81,12 +85,45 @@ impl TableState {
         &self.definition
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The rows as the table holds them; see [`TableState::shapes`].
     pub(crate) fn rows(&self) -> &Rows {
         &self.rows
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<&Row> {
-        self.rows.get(key)
+    /// What it takes to read the rows that the table holds.
+    pub(crate) fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    /// The number by which rows with these names, which are valid, are held.
+    pub(crate) fn shape_number(&mut self, names: &[u8]) -> Option<usize> {
+        self.shapes.number(names)
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<RowRef<'_>> {
+        self.rows.get(key).map(|row| self.shapes.row(row.as_bytes()))
+    }
+
+    /// Copies the whole row with this key; whether there is one.
+    pub(crate) fn copy_to(&self, key: &Key, out: &mut Vec<u8>) -> bool {
+        let Some(row) = self.rows.get(key) else { return false };
+        let parts = self.shapes.parts(row.as_bytes());
+        out.extend_from_slice(parts.names);
+        out.extend_from_slice(parts.values);
+        true
+    }
+
+    /// All rows in the order of their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, RowRef<'_>)> {
+        self.rows.iter().map(|(key, row)| (key, self.shapes.row(row.as_bytes())))
+    }
+
+    pub(crate) fn contains_key(&self, key: &Key) -> bool {
+        self.rows.get(key).is_some()
     }
 
     pub(crate) fn row_bytes(&self) -> u64 {
@@ -116,22 +153,30 @@ impl TableState {
         self.next_key = next_key;
     }
 
-    /// Puts a valid row under its key; gives the one that it replaces.
-    pub(crate) fn put(&mut self, key: Key, row: Row) -> Option<Row> {
-        self.count_in(&key, self.row_hash(&row), row.as_bytes().len() as u64);
-        let old = self.rows.insert(key, row);
+    /// Puts a valid row under its key; whether it replaces one.
+    pub(crate) fn put(&mut self, key: Key, row: &[u8]) -> bool {
+        self.put_split(key, self.shapes.split(row))
+    }
+
+    /// The same for its names and values.
+    pub(crate) fn put_split(&mut self, key: Key, row: (&[u8], &[u8])) -> bool {
+        self.count_key(&key);
+        let (old, new) = self.shapes.store(row, |stored, new| (self.rows.insert(key, Row::new(stored)), new));
+        self.count_in(new);
         if let Some(old) = &old {
             self.forget(old);
         }
-        old
+        old.is_some()
     }
 
     /// Puts a valid row under a key that has none; `false`, and no change, where it has.
-    pub(crate) fn put_new(&mut self, key: &Key, row: Row) -> bool {
-        let (hash, bytes) = (self.row_hash(&row), row.as_bytes().len() as u64);
-        let vacant = self.rows.insert_new(key, row).is_none();
+    pub(crate) fn put_new(&mut self, key: &Key, row: &[u8]) -> bool {
+        let row = self.shapes.split(row);
+        let (vacant, new) =
+            self.shapes.store(row, |stored, new| (self.rows.insert_new(key, Row::new(stored)).is_none(), new));
         if vacant {
-            self.count_in(key, hash, bytes);
+            self.count_key(key);
+            self.count_in(new);
         }
         vacant
     }
@@ -146,10 +191,9 @@ impl TableState {
         }
     }
 
-    fn count_in(&mut self, key: &Key, hash: u128, bytes: u64) {
-        self.count_key(key);
-        self.rows_digest.add(hash);
-        self.row_bytes = self.row_bytes.saturating_add(bytes);
+    fn count_in(&mut self, new: Summary) {
+        self.rows_digest.add(new.hash);
+        self.row_bytes = self.row_bytes.saturating_add(new.bytes);
     }
 
     fn count_key(&mut self, key: &Key) {
@@ -161,26 +205,23 @@ impl TableState {
         }
     }
 
-    pub(crate) fn delete(&mut self, key: &Key) -> Option<Row> {
+    /// Takes a row away; whether there was one.
+    pub(crate) fn delete(&mut self, key: &Key) -> bool {
         let old = self.rows.remove(key);
         if let Some(old) = &old {
             self.forget(old);
         }
-        old
+        old.is_some()
     }
 
     fn forget(&mut self, old: &Row) {
-        self.rows_digest.subtract(self.row_hash(old));
-        self.row_bytes = self.row_bytes.saturating_sub(old.as_bytes().len() as u64);
-    }
-
-    /// The key stands in the row, so the row's hash covers both.
-    fn row_hash(&self, row: &Row) -> u128 {
-        xxh3_128_with_seed(row.as_bytes(), self.seed)
+        let old = self.shapes.summary(old.as_bytes());
+        self.rows_digest.subtract(old.hash);
+        self.row_bytes = self.row_bytes.saturating_sub(old.bytes);
     }
 
     /// Checks a valid row against the schema; otherwise the field and what is wrong with it.
-    pub(crate) fn check_schema(&self, row: &[u8]) -> Result<(), (String, String)> {
+    pub(crate) fn check_schema(&self, row: RowRef<'_>) -> Result<(), (String, String)> {
         let Some(schema) = self.definition.schema_ref() else { return Ok(()) };
         let mut problem = None;
         let mut seen = 0_usize;
@@ -366,20 +407,22 @@ impl State {
             let Some((table, event)) = reader.next()? else { break };
             let wrong = |expected: String| Mismatch { at, expected };
             match event {
-                Event::Put { key_field, row } => {
+                Event::Put { key_field, names, values } => {
                     let state = self.tables.get_mut(table).ok_or_else(|| wrong(format!("a table {table:?}")))?;
-                    // The row lies at the end of the bytes read so far.
-                    let row_at = reader.pos().saturating_sub(row.len());
-                    let key = state.admit(row, Some(key_field)).map_err(|mut m| {
-                        m.at = m.at.saturating_add(row_at);
+                    let key = state.admit(names, values, Some(key_field)).map_err(|mut m| {
+                        // The values lie at the end of the bytes read so far, the names before them.
+                        m.at =
+                            reader.pos().saturating_add(m.at).saturating_sub(names.len()).saturating_sub(values.len());
                         m
                     })?;
-                    state.put(key, Row::new(row));
+                    state.put_split(key, (names, values));
                     applied.puts = applied.puts.saturating_add(1);
                 }
                 Event::Delete { key } => {
                     let state = self.tables.get_mut(table).ok_or_else(|| wrong(format!("a table {table:?}")))?;
-                    state.delete(&key).ok_or_else(|| wrong(format!("a record {key} of table {table:?} to delete")))?;
+                    if !state.delete(&key) {
+                        return Err(wrong(format!("a record {key} of table {table:?} to delete")));
+                    }
                     applied.deletes = applied.deletes.saturating_add(1);
                 }
                 Event::Create { definition } => {
@@ -401,11 +444,42 @@ impl State {
 impl TableState {
     /// Checks a row from outside against the format, the primary key and the schema, and gives its key.
     /// `key_field` is the index that the log claims for the primary key.
-    pub(crate) fn admit(&self, row: &[u8], key_field: Option<usize>) -> Result<Key, Mismatch> {
-        row::validate(row)?;
+    pub(crate) fn admit(&self, names: &[u8], values: &[u8], key_field: Option<usize>) -> Result<Key, Mismatch> {
+        if names.len().saturating_add(values.len()) > ROW_BYTES_MAX {
+            return Err(Malformed { at: 0, expected: "a row of at most 256 MiB" }.into());
+        }
+        let known = self.shapes.find(names).and_then(|number| self.shapes.get(number));
+        let (row, count, key_at) = match known {
+            Some(shape) => (RowRef::Shaped { shape, values }, shape.names().len(), shape.key_field()),
+            None => {
+                let mut reader = Reader::new(names);
+                let count = row::names(&mut reader)?;
+                reader.finish()?;
+                let key_at = row::position(names, self.definition.primary_key())?.unwrap_or(count);
+                (RowRef::Split { names, values }, count, key_at)
+            }
+        };
+        let found = row::values(&mut Reader::new(values), count, key_at)
+            .map_err(|m| Malformed { at: m.at.saturating_add(names.len()), ..m })?;
+        self.admit_key(row, &found, key_field)
+    }
+
+    /// The same for a row as it stands in the log, whole.
+    pub(crate) fn admit_whole(&self, row: &[u8]) -> Result<Key, Mismatch> {
+        let (names, values) = row::split(row)?;
+        self.admit(names, values, None)
+    }
+
+    /// The same for a row whose names and values were found valid, and its key in them.
+    pub(crate) fn admit_key(
+        &self,
+        row: RowRef<'_>,
+        found: &row::KeyIn<'_>,
+        key_field: Option<usize>,
+    ) -> Result<Key, Mismatch> {
         let name = self.definition.primary_key();
         let wrong = |expected: String| Mismatch { at: 0, expected };
-        let (field, key) = match row::find_key(row, name)? {
+        let (field, key) = match *found {
             row::KeyIn::Int { field, key } => (field, Key::Int(key)),
             row::KeyIn::Str { field, key } if key.len() <= crate::limits::NAME_BYTES_MAX => (field, Key::from(key)),
             _ => return Err(wrong(format!("a primary key {name:?} that is an integer or a string"))),

@@ -119,7 +119,7 @@ impl Table {
     /// # Errors
     /// [`Error::NoSuchTable`].
     pub fn get(&self, key: impl Into<Key>) -> Result<Option<Record>> {
-        Ok(self.row(&key.into())?.as_ref().map(decode_record))
+        self.with_row(&key.into(), |row| decode_record(row))
     }
 
     /// Whether there is a record with this key.
@@ -127,7 +127,9 @@ impl Table {
     /// # Errors
     /// [`Error::NoSuchTable`].
     pub fn contains_key(&self, key: impl Into<Key>) -> Result<bool> {
-        Ok(self.row(&key.into())?.is_some())
+        let state = self.db.read();
+        let table = state.table(&self.name).ok_or_else(|| no_table(&self.name))?;
+        Ok(table.contains_key(&key.into()))
     }
 
     /// How many records there are, in constant time.
@@ -136,7 +138,7 @@ impl Table {
     /// [`Error::NoSuchTable`].
     pub fn len(&self) -> Result<usize> {
         let state = self.db.read();
-        state.table(&self.name).map(|table| table.rows().len()).ok_or_else(|| no_table(&self.name))
+        state.table(&self.name).map(|table| table.len()).ok_or_else(|| no_table(&self.name))
     }
 
     /// Whether there are none.
@@ -172,9 +174,14 @@ impl Table {
         TableView::of(&self.db.read(), &self.name)
     }
 
-    pub(crate) fn row(&self, key: &Key) -> Result<Option<crate::row::Row>> {
-        let state = self.db.read();
-        state.table(&self.name).map(|table| table.get(key).cloned()).ok_or_else(|| no_table(&self.name))
+    /// Copies the row under the lock, and has `read` read it without: `read` may run code of the caller.
+    pub(crate) fn with_row<T>(&self, key: &Key, read: impl FnOnce(&Vec<u8>) -> T) -> Result<Option<T>> {
+        let copy = |out: &mut Vec<u8>| {
+            let state = self.db.read();
+            let table = state.table(&self.name).ok_or_else(|| no_table(&self.name))?;
+            Ok(table.copy_to(key, out))
+        };
+        with_scratch(copy, |found, row| Ok(found.then(|| read(row))))
     }
 }
 
@@ -219,15 +226,15 @@ pub(crate) fn insert_many<V>(
 
 thread_local!(static SCRATCH: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) });
 
-/// Runs `write` with a scratch buffer of this thread, which `encode` fills first. No lock is held while it encodes.
-pub(crate) fn with_scratch<T>(
-    encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
-    write: impl FnOnce(&[u8]) -> Result<T>,
+/// Runs `then` with a scratch buffer of this thread, which `fill` fills first. No lock is held while it does.
+pub(crate) fn with_scratch<F, T>(
+    fill: impl FnOnce(&mut Vec<u8>) -> Result<F>,
+    then: impl FnOnce(F, &Vec<u8>) -> Result<T>,
 ) -> Result<T> {
     // Taken, not borrowed: a `Serialize` that itself writes a record finds an empty one.
     let mut scratch = SCRATCH.take();
     scratch.clear();
-    let result = encode(&mut scratch).and_then(|()| write(&scratch));
+    let result = fill(&mut scratch).and_then(|filled| then(filled, &scratch));
     if scratch.capacity() <= 1 << 20 {
         SCRATCH.set(scratch);
     }
@@ -235,5 +242,5 @@ pub(crate) fn with_scratch<T>(
 }
 
 pub(crate) fn with_encoded<T>(table: &str, record: &Record, write: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-    with_scratch(|out| row::encode_record(record, out).map_err(|e| encode_error(table, e)), write)
+    with_scratch(|out| row::encode_record(record, out).map_err(|e| encode_error(table, e)), |(), row| write(row))
 }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::batch::{Batch, Upserted, no_table};
 use crate::definition::TableDefinition;
 use crate::error::Result;
-use crate::row::{self, Row};
+use crate::row;
 use crate::table::{encode_error, with_encoded, with_scratch};
 use crate::value::{Key, Record};
 use crate::view::{Records, RecordsAs, TableView, decode_as, decode_record};
@@ -150,7 +150,7 @@ impl<'a> TransactionTable<'_, 'a> {
     /// # Errors
     /// [`Error::NoSuchTable`](crate::Error::NoSuchTable) once the transaction dropped it.
     pub fn get(&self, key: impl Into<Key>) -> Result<Option<Record>> {
-        Ok(self.row(&key.into())?.as_ref().map(decode_record))
+        self.with_row(&key.into(), |row| decode_record(row))
     }
 
     /// Whether there is a record with this key.
@@ -158,7 +158,9 @@ impl<'a> TransactionTable<'_, 'a> {
     /// # Errors
     /// [`Error::NoSuchTable`](crate::Error::NoSuchTable) once the transaction dropped it.
     pub fn contains_key(&self, key: impl Into<Key>) -> Result<bool> {
-        Ok(self.row(&key.into())?.is_some())
+        let batch = self.batch();
+        let table = batch.state().table(&self.name).ok_or_else(|| no_table(&self.name))?;
+        Ok(table.contains_key(&key.into()))
     }
 
     /// How many records there are.
@@ -167,7 +169,7 @@ impl<'a> TransactionTable<'_, 'a> {
     /// [`Error::NoSuchTable`](crate::Error::NoSuchTable) once the transaction dropped it.
     pub fn len(&self) -> Result<usize> {
         let batch = self.batch();
-        batch.state().table(&self.name).map(|table| table.rows().len()).ok_or_else(|| no_table(&self.name))
+        batch.state().table(&self.name).map(|table| table.len()).ok_or_else(|| no_table(&self.name))
     }
 
     /// Whether there are none.
@@ -198,9 +200,14 @@ impl<'a> TransactionTable<'_, 'a> {
         TableView::of(self.batch().state(), &self.name)
     }
 
-    fn row(&self, key: &Key) -> Result<Option<Row>> {
-        let batch = self.batch();
-        batch.state().table(&self.name).map(|table| table.get(key).cloned()).ok_or_else(|| no_table(&self.name))
+    /// Copies the row first: `read` may run code of the caller, which may use the transaction.
+    fn with_row<R>(&self, key: &Key, read: impl FnOnce(&Vec<u8>) -> R) -> Result<Option<R>> {
+        let copy = |out: &mut Vec<u8>| {
+            let batch = self.batch();
+            let table = batch.state().table(&self.name).ok_or_else(|| no_table(&self.name))?;
+            Ok(table.copy_to(key, out))
+        };
+        with_scratch(copy, |found, row| Ok(found.then(|| read(row))))
     }
 
     /// Never held across a call into the user's code.
@@ -263,7 +270,7 @@ impl<T: Serialize> TypedTransactionTable<'_, '_, T> {
     }
 
     fn with_row<R>(&self, value: &T, write: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
-        with_scratch(|out| row::encode(value, out).map_err(|e| encode_error(&self.table.name, e)), write)
+        with_scratch(|out| row::encode(value, out).map_err(|e| encode_error(&self.table.name, e)), |(), row| write(row))
     }
 }
 
@@ -274,7 +281,7 @@ impl<T: DeserializeOwned> TypedTransactionTable<'_, '_, T> {
     /// As there.
     pub fn get(&self, key: impl Into<Key>) -> Result<Option<T>> {
         let key = key.into();
-        self.table.row(&key)?.map(|row| decode_as(&self.table.name, &key, &row)).transpose()
+        self.table.with_row(&key, |row| decode_as(&self.table.name, &key, row))?.transpose()
     }
 
     /// All records in the order of their keys, as they stand in the transaction now.

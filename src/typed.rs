@@ -118,7 +118,10 @@ impl<T: Serialize> TypedTable<T> {
     }
 
     fn with_row<R>(&self, value: &T, write: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
-        with_scratch(|out| row::encode(value, out).map_err(|e| encode_error(self.table.name(), e)), write)
+        with_scratch(
+            |out| row::encode(value, out).map_err(|e| encode_error(self.table.name(), e)),
+            |(), row| write(row),
+        )
     }
 }
 
@@ -130,7 +133,7 @@ impl<T: DeserializeOwned> TypedTable<T> {
     /// [`Error::NoSuchTable`](crate::Error::NoSuchTable).
     pub fn get(&self, key: impl Into<Key>) -> Result<Option<T>> {
         let key = key.into();
-        self.table.row(&key)?.map(|row| decode_as(self.table.name(), &key, &row)).transpose()
+        self.table.with_row(&key, |row| decode_as(self.table.name(), &key, row))?.transpose()
     }
 
     /// All records in the order of their keys, as they stand now.

@@ -12,7 +12,7 @@ use crate::batch::no_table;
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
-use crate::row::{self, Row};
+use crate::row::{self, Row, RowRef, Shapes};
 use crate::rows::Rows;
 use crate::state::{State, TableState};
 use crate::value::{Key, Record};
@@ -137,12 +137,12 @@ impl TableView {
 
     /// Whether there is a record with this key.
     pub fn contains_key(&self, key: impl Into<Key>) -> bool {
-        self.table.get(&key.into()).is_some()
+        self.table.contains_key(&key.into())
     }
 
     /// How many records there are.
     pub fn len(&self) -> usize {
-        self.table.rows().len()
+        self.table.len()
     }
 
     /// Whether there are none.
@@ -185,15 +185,15 @@ impl fmt::Debug for TableView {
 }
 
 /// Rows in memory were checked when they came in.
-pub(crate) fn decode_record(row: &Row) -> Record {
-    match row::decode_record(row.as_bytes()) {
+pub(crate) fn decode_record<'r>(row: impl Into<RowRef<'r>>) -> Record {
+    match row::decode_record(row) {
         Ok(record) => record,
         Err(malformed) => unreachable!("a row in memory is valid: {malformed:?}"),
     }
 }
 
-pub(crate) fn decode_as<T: DeserializeOwned>(table: &str, key: &Key, row: &Row) -> Result<T> {
-    row::decode(row.as_bytes()).map_err(|error| Error::Decode {
+pub(crate) fn decode_as<'r, T: DeserializeOwned>(table: &str, key: &Key, row: impl Into<RowRef<'r>>) -> Result<T> {
+    row::decode(row).map_err(|error| Error::Decode {
         table: table.to_owned(),
         key: key.clone(),
         problem: error.to_string(),
@@ -207,6 +207,7 @@ const FETCH: usize = 128;
 #[derive(Clone)]
 struct Range {
     rows: Rows,
+    shapes: Shapes,
     front: Bound<Key>,
     back: Bound<Key>,
     front_rows: VecDeque<(Key, Row)>,
@@ -218,6 +219,7 @@ impl Range {
         let bound = |b: Bound<&K>| b.map(|key| key.clone().into());
         Range {
             rows: table.rows().clone(),
+            shapes: table.shapes().clone(),
             front: bound(keys.start_bound()),
             back: bound(keys.end_bound()),
             front_rows: VecDeque::new(),
@@ -276,13 +278,13 @@ impl Iterator for Records {
     type Item = (Key, Record);
 
     fn next(&mut self) -> Option<(Key, Record)> {
-        self.0.next().map(|(key, row)| (key, decode_record(&row)))
+        self.0.next().map(|(key, row)| (key, decode_record(self.0.shapes.row(row.as_bytes()))))
     }
 }
 
 impl DoubleEndedIterator for Records {
     fn next_back(&mut self) -> Option<(Key, Record)> {
-        self.0.next_back().map(|(key, row)| (key, decode_record(&row)))
+        self.0.next_back().map(|(key, row)| (key, decode_record(self.0.shapes.row(row.as_bytes()))))
     }
 }
 
@@ -305,14 +307,14 @@ impl<T: DeserializeOwned> Iterator for RecordsAs<T> {
 
     fn next(&mut self) -> Option<Result<(Key, T)>> {
         let (key, row) = self.rows.next()?;
-        Some(decode_as(&self.name, &key, &row).map(|value| (key, value)))
+        Some(decode_as(&self.name, &key, self.rows.shapes.row(row.as_bytes())).map(|value| (key, value)))
     }
 }
 
 impl<T: DeserializeOwned> DoubleEndedIterator for RecordsAs<T> {
     fn next_back(&mut self) -> Option<Result<(Key, T)>> {
         let (key, row) = self.rows.next_back()?;
-        Some(decode_as(&self.name, &key, &row).map(|value| (key, value)))
+        Some(decode_as(&self.name, &key, self.rows.shapes.row(row.as_bytes())).map(|value| (key, value)))
     }
 }
 

@@ -1,9 +1,16 @@
-//! Blocks of a snapshot's rows, decoded by all cores.
+//! Blocks of a snapshot's rows: written with the names of their fields once a block, decoded by all cores.
 //!
-//! A round gathers a few megabytes of blocks; threads take one after the other, check and copy its rows; then the rows go
+//! ```text
+//! block  = shapes, rows
+//! shapes = count, then the names of each as they stand at the front of a row; in the order of their first use
+//! rows   = count (at least 1), then each: shape (index, where there is more than one), values (length, bytes)
+//! ```
+//!
+//! Decoding, a round gathers a few megabytes of blocks; threads take one after the other, check and copy its rows; then the rows go
 //! into the table in the order of the file, and the first mistake in that order is the one told. Memory is bounded by
 //! the round.
 
+use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +18,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::error::{Error, Result};
-use crate::row::Row;
-use crate::state::{Run, TableState};
+use crate::limits::ROW_BYTES_MAX;
+use crate::row::{self, Parts, RowRef};
+use crate::state::{Mismatch, Run, TableState};
 use crate::value::Key;
-use crate::wire::{Malformed, Reader};
+use crate::wire::{self, Malformed, Reader};
 
 /// A round ends with the block that reaches this many bytes.
 const ROUND_BYTES: usize = 4 << 20;
@@ -25,6 +33,8 @@ const THREADS_MAX: usize = 8;
 #[derive(Default)]
 struct Block {
     payload: Vec<u8>,
+    /// The numbers that its shapes have in the table.
+    numbers: Vec<Option<usize>>,
     payload_at: u64,
     /// Where the file's reader is behind it.
     end: u64,
@@ -58,7 +68,7 @@ impl Blocks {
     /// Takes a block in. Says whether the round is full.
     pub(crate) fn push(&mut self, payload: Vec<u8>, payload_at: u64, end: u64) -> bool {
         self.bytes = self.bytes.saturating_add(payload.len());
-        self.blocks.push(Block { payload, payload_at, end });
+        self.blocks.push(Block { payload, numbers: Vec::new(), payload_at, end });
         self.threads == 1 || self.bytes >= ROUND_BYTES
     }
 
@@ -70,6 +80,13 @@ impl Blocks {
         last: &mut Option<Key>,
         mut each: impl FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
+        for block in &mut self.blocks {
+            // Where that is malformed, decoding the block says so.
+            let _ = for_each_shape(&mut Reader::new(&block.payload), |names, _| {
+                block.numbers.push(table.shape_number(names));
+                Ok(())
+            });
+        }
         let decoded = decode_all(&self.blocks, table, self.threads);
         for (block, decoded) in self.blocks.drain(..).zip(decoded) {
             let refused =
@@ -106,7 +123,7 @@ struct Decoded {
 /// In the order of the blocks.
 fn decode_all(blocks: &[Block], table: &TableState, threads: usize) -> Vec<Result<Decoded, Refused>> {
     if threads == 1 || blocks.len() == 1 {
-        return blocks.iter().map(|block| decode(table, &block.payload)).collect();
+        return blocks.iter().map(|block| decode(table, block)).collect();
     }
     let next = AtomicUsize::new(0);
     let slots: Vec<Mutex<Option<Result<Decoded, Refused>>>> = blocks.iter().map(|_| Mutex::default()).collect();
@@ -115,7 +132,7 @@ fn decode_all(blocks: &[Block], table: &TableState, threads: usize) -> Vec<Resul
             let at = next.fetch_add(1, Ordering::Relaxed);
             blocks.get(at).zip(slots.get(at))
         } {
-            let decoded = decode(table, &block.payload);
+            let decoded = decode(table, block);
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(decoded);
         }
     };
@@ -128,33 +145,163 @@ fn decode_all(blocks: &[Block], table: &TableState, threads: usize) -> Vec<Resul
     });
     let taken = slots.into_iter().zip(blocks).map(|(slot, block)| {
         let decoded = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-        decoded.unwrap_or_else(|| decode(table, &block.payload))
+        decoded.unwrap_or_else(|| decode(table, block))
     });
     taken.collect()
 }
 
+/// Calls `each` with the names that the block's rows have, checked, and how many names that are.
+fn for_each_shape<'a>(
+    reader: &mut Reader<'a>,
+    mut each: impl FnMut(&'a [u8], usize) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    for _ in 0..reader.count(1)? {
+        let mut names = reader.clone();
+        let count = row::names(reader)?;
+        each(names.take(names.remaining().saturating_sub(reader.remaining()))?, count)?;
+    }
+    Ok(())
+}
+
+/// A shape as the rows of one block use it.
+struct BlockShape<'a> {
+    number: Option<usize>,
+    names: &'a [u8],
+    count: usize,
+    /// Which field is the primary key; `count` where none is.
+    key_field: usize,
+}
+
+impl<'a> BlockShape<'a> {
+    fn read_all(table: &TableState, block: &'a Block, reader: &mut Reader<'a>) -> Result<Vec<Self>, Malformed> {
+        let before = reader.clone();
+        let mut shapes: Vec<Self> = Vec::new();
+        let mut seen = HashSet::new();
+        for_each_shape(reader, |names, count| {
+            if !seen.insert(names) {
+                return Err(before.malformed("shapes that differ"));
+            }
+            let number = block.numbers.get(shapes.len()).copied().flatten();
+            let key_field = row::position(names, table.definition().primary_key())?.unwrap_or(count);
+            shapes.push(BlockShape { number, names, count, key_field });
+            Ok(())
+        })?;
+        if shapes.is_empty() { Err(before.malformed("at least one shape in a block")) } else { Ok(shapes) }
+    }
+
+    /// Checks the values of a row; gives its key.
+    fn admit(&self, table: &TableState, values: &[u8]) -> Result<Key, Mismatch> {
+        if self.names.len().saturating_add(values.len()) > ROW_BYTES_MAX {
+            return Err(Malformed { at: 0, expected: "a row of at most 256 MiB" }.into());
+        }
+        let found = row::values(&mut Reader::new(values), self.count, self.key_field)?;
+        match self.number.and_then(|number| table.shapes().get(number)) {
+            Some(shape) => table.admit_key(RowRef::Shaped { shape, values }, &found, None),
+            None => table.admit_key(RowRef::Split { names: self.names, values }, &found, None),
+        }
+    }
+}
+
 /// Checks the rows of one block, and that they are in order.
-fn decode(table: &TableState, payload: &[u8]) -> Result<Decoded, Refused> {
+fn decode(table: &TableState, block: &Block) -> Result<Decoded, Refused> {
     let malformed = |m: Malformed| (m.at, m.expected.to_owned());
-    let mut reader = Reader::new(payload);
-    let count = reader.count(2).map_err(malformed)?;
+    let mut reader = Reader::new(&block.payload);
+    let shapes = BlockShape::read_all(table, block, &mut reader).map_err(malformed)?;
+    let count = reader.count(1).map_err(malformed)?;
     if count == 0 {
-        return Err((0, "at least one row in a block".to_owned()));
+        return Err((reader.pos(), "at least one row in a block".to_owned()));
     }
     let mut run = Run::default();
-    let mut first_at = None;
+    let (mut first_at, mut used) = (None, 0_usize);
+    let mut scratch = Vec::new();
     for _ in 0..count {
-        let row = reader.bytes().map_err(malformed)?;
-        let at = reader.pos().saturating_sub(row.len());
-        let key = table.admit(row, None).map_err(|m| (at.saturating_add(m.at), m.expected))?;
+        let before = reader.clone();
+        let index = if shapes.len() > 1 { reader.u64().map_err(malformed)? } else { 0 };
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let shape = shapes.get(index).filter(|_| index <= used);
+        let shape = shape.ok_or_else(|| {
+            malformed(before.malformed("one of the shapes, each used for the first time in their order"))
+        })?;
+        used = used.max(index.saturating_add(1));
+        let values = reader.bytes().map_err(malformed)?;
+        let at = reader.pos().saturating_sub(values.len());
+        let key = shape.admit(table, values).map_err(|m| (at.saturating_add(m.at), m.expected))?;
         if run.last().is_some_and(|last| *last >= key) {
             return Err((at, not_behind(&key)));
         }
-        run.push(table, key, Row::new(row));
+        run.push(table, key, &Parts { number: shape.number, names: shape.names, values }, &mut scratch);
         first_at = first_at.or(Some(at));
     }
     reader.finish().map_err(malformed)?;
+    if used < shapes.len() {
+        return Err((0, "no shape that no row has".to_owned()));
+    }
     Ok(Decoded { run, first_at: first_at.unwrap_or_default() })
+}
+
+/// Gathers the rows of a block, and writes them with their names once each.
+#[derive(Default)]
+pub(crate) struct BlockWriter<'t> {
+    /// The block's shapes in the order of their first use.
+    shapes: Vec<&'t [u8]>,
+    /// Which of them a shape of the table is, and which the names of a row of its own are.
+    by_number: HashMap<usize, usize>,
+    by_names: HashMap<&'t [u8], usize>,
+    last: Option<(usize, usize)>,
+    rows: Vec<(usize, &'t [u8])>,
+    bytes: usize,
+}
+
+impl<'t> BlockWriter<'t> {
+    /// Takes in a row that comes after the last one.
+    pub(crate) fn push(&mut self, row: Parts<'t>) {
+        let shape = match (row.number, self.last) {
+            (Some(number), Some((last, shape))) if number == last => shape,
+            (Some(number), _) => *self.by_number.entry(number).or_insert_with(|| {
+                self.shapes.push(row.names);
+                self.bytes = self.bytes.saturating_add(row.names.len());
+                self.shapes.len().saturating_sub(1)
+            }),
+            (None, _) => *self.by_names.entry(row.names).or_insert_with(|| {
+                self.shapes.push(row.names);
+                self.bytes = self.bytes.saturating_add(row.names.len());
+                self.shapes.len().saturating_sub(1)
+            }),
+        };
+        self.last = row.number.map(|number| (number, shape));
+        self.rows.push((shape, row.values));
+        self.bytes = self.bytes.saturating_add(row.values.len());
+    }
+
+    /// Bytes of names and values gathered so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Appends the payload of the frame, and begins anew.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        wire::put_u64(out, self.shapes.len() as u64);
+        for names in &self.shapes {
+            out.extend_from_slice(names);
+        }
+        wire::put_u64(out, self.rows.len() as u64);
+        for (shape, values) in &self.rows {
+            if self.shapes.len() > 1 {
+                wire::put_u64(out, *shape as u64);
+            }
+            wire::put_bytes(out, values);
+        }
+        self.shapes.clear();
+        self.by_number.clear();
+        self.by_names.clear();
+        self.last = None;
+        self.rows.clear();
+        self.bytes = 0;
+    }
 }
 
 fn not_behind(key: &Key) -> String {
@@ -167,18 +314,21 @@ mod tests {
 
     use super::*;
     use crate::definition::TableDefinition;
-    use crate::{record, row, wire};
+    use crate::record;
 
     const BLOCK_AT: u64 = 1_000;
 
     fn payload(keys: Range<i64>) -> Vec<u8> {
-        let mut payload = Vec::new();
-        wire::put_u64(&mut payload, keys.clone().count() as u64);
+        let mut table = TableState::new("t", TableDefinition::new("id"));
         for id in keys {
             let mut bytes = Vec::new();
             row::encode_record(&record! { "id": id, "text": "x".repeat(50) }, &mut bytes).unwrap();
-            wire::put_bytes(&mut payload, &bytes);
+            table.put(Key::Int(id), &bytes);
         }
+        let mut block = BlockWriter::default();
+        table.rows().values().for_each(|row| block.push(table.shapes().parts(row.as_bytes())));
+        let mut payload = Vec::new();
+        block.finish(&mut payload);
         payload
     }
 
@@ -234,7 +384,7 @@ mod tests {
         let payloads = [payload(0..10), payload(9..20), payload(20..30)];
         let (_, _, outcome) = load(3, &payloads);
         let error = outcome.unwrap_err();
-        assert!(matches!(error, Error::Corrupt { offset, .. } if offset == BLOCK_AT + 2), "{error}");
+        assert!(matches!(error, Error::Corrupt { offset, .. } if offset == BLOCK_AT + 12), "{error}");
         assert!(error.to_string().contains("comes after"), "{error}");
     }
 }

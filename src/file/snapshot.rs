@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! table frame (kind 2)   name, definition, next automatic key (varint), rows (varint)
-//! rows frame  (kind 3)   count (varint, at least 1), then each row: length (varint) and bytes
+//! rows frame  (kind 3)   a block: the names of its rows once, then the rows, see [`blocks`](crate::file::blocks)
 //! ```
 //!
 //! Tables stand in the order of their names, rows in the order of their keys; every frame bears the snapshot's seq.
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
-use crate::file::blocks::Blocks;
+use crate::file::blocks::{BlockWriter, Blocks};
 use crate::file::container::{ContainerReader, ContainerWriter, Frame, Item};
 use crate::file::header::{FileKind, Header};
 use crate::file::sink::Sink;
@@ -20,7 +20,6 @@ use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::history::Seq;
 use crate::limits::{BLOCK_BYTES, NAME_BYTES_MAX};
 use crate::progress::Watch;
-use crate::row::Row;
 use crate::state::{Identity, State, TableState};
 use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
@@ -39,34 +38,29 @@ pub(crate) fn write(sink: &mut Sink, state: &State, origin: &Origin, watch: &Wat
         wire::put_str(&mut bytes, name);
         table.definition().encode_into(&mut bytes);
         wire::put_u64(&mut bytes, table.next_key());
-        wire::put_u64(&mut bytes, table.rows().len() as u64);
+        wire::put_u64(&mut bytes, table.len() as u64);
         frame::finish(&mut bytes, start, FrameKind::Table, seed, state.seq, Seq::ZERO);
         out.frame(&bytes)?;
 
         let mut rows = table.rows().values();
-        let mut block: Vec<&Row> = Vec::new();
+        // Names and counts stand before the rows, so a block's rows are gathered first.
+        let mut block = BlockWriter::default();
         loop {
-            // The count stands before the rows, so a block's rows are gathered first.
-            let mut block_bytes = 0_usize;
-            block.clear();
-            while block_bytes < BLOCK_BYTES
+            while block.bytes() < BLOCK_BYTES
                 && let Some(row) = rows.next()
             {
-                block_bytes = block_bytes.saturating_add(row.as_bytes().len());
-                block.push(row);
+                block.push(table.shapes().parts(row.as_bytes()));
             }
-            if block.is_empty() {
+            let count = block.len() as u64;
+            if count == 0 {
                 break;
             }
             bytes.clear();
             let start = frame::begin(&mut bytes);
-            wire::put_u64(&mut bytes, block.len() as u64);
-            for row in &block {
-                wire::put_bytes(&mut bytes, row.as_bytes());
-            }
+            block.finish(&mut bytes);
             frame::finish(&mut bytes, start, FrameKind::Rows, seed, state.seq, Seq::ZERO);
             out.frame(&bytes)?;
-            records = records.saturating_add(block.len() as u64);
+            records = records.saturating_add(count);
             watch.report(records, Some(total), out.written(), None)?;
         }
     }
@@ -185,8 +179,8 @@ impl OpenTable {
 
     fn close(open: Option<OpenTable>, state: &mut State) -> Result<(), String> {
         let Some(mut open) = open else { return Ok(()) };
-        if open.rows != open.table.rows().len() as u64 {
-            return Err(format!("{} rows of table {:?}, not {}", open.rows, open.name, open.table.rows().len()));
+        if open.rows != open.table.len() as u64 {
+            return Err(format!("{} rows of table {:?}, not {}", open.rows, open.name, open.table.len()));
         }
         if !open.table.set_next_key(open.next_key) {
             return Err(format!("a next automatic key of table {:?} above all its keys", open.name));

@@ -12,9 +12,8 @@ use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::fuzzing::seeds::{BASE, LINEAGE};
 use crate::fuzzing::{Mode, PATH, apply, load};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
-use crate::row::Row;
+use crate::row;
 use crate::state::{Identity, State, TableState};
-use crate::wire::Reader;
 
 /// What separates payloads in [`Mode::Contents`]: bytes that no UTF-8 and few numbers hold.
 pub(super) const SEPARATOR: [u8; 3] = [0xFF, 0xFE, b'|'];
@@ -207,6 +206,28 @@ fn sealed_as(mut file: Vec<u8>, lineage: Lineage, mut seal: Seal) -> Vec<u8> {
     file
 }
 
+/// The names and values of the rows in a block, as far as it comes.
+pub(super) fn rows_of(mut reader: Reader<'_>) -> Vec<(&[u8], &[u8])> {
+    let mut rows = Vec::new();
+    let mut read = || {
+        let mut shapes = Vec::new();
+        for _ in 0..reader.count(1)? {
+            let mut names = reader.clone();
+            row::names(&mut reader)?;
+            shapes.push(names.take(names.remaining() - reader.remaining())?);
+        }
+        for _ in 0..reader.count(1)? {
+            let shape = if shapes.len() > 1 { reader.u64()? } else { 0 };
+            let values = reader.bytes()?;
+            let names = usize::try_from(shape).ok().and_then(|shape| shapes.get(shape));
+            rows.push((*names.ok_or_else(|| reader.malformed("a shape"))?, values));
+        }
+        Ok::<_, Malformed>(())
+    };
+    let _ = read();
+    rows
+}
+
 /// What a snapshot's frames say, by a second and trusting reader, as far as it comes; and how many rows there were.
 fn trusted<'f>(frames: impl Iterator<Item = &'f [u8]>) -> (State, u64) {
     let mut records = 0_u64;
@@ -219,12 +240,11 @@ fn trusted<'f>(frames: impl Iterator<Item = &'f [u8]>) -> (State, u64) {
             let Ok(next_key) = reader.u64() else { break };
             tables.push((name.to_owned(), TableState::new(name, definition), next_key));
         } else {
-            let (Some((_, table, _)), Ok(count)) = (tables.last_mut(), reader.count(1)) else { break };
-            for _ in 0..count {
-                let Ok(row) = reader.bytes() else { break };
+            let Some((_, table, _)) = tables.last_mut() else { break };
+            for (names, values) in rows_of(reader) {
                 records = records.saturating_add(1);
-                if let Ok(key) = table.admit(row, None) {
-                    table.put(key, Row::new(row));
+                if let Ok(key) = table.admit(names, values, None) {
+                    table.put_split(key, (names, values));
                 }
             }
         }

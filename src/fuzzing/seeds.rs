@@ -317,14 +317,18 @@ fn named_twice() -> Vec<u8> {
 
 /// A snapshot of one table whose one record stands there twice.
 fn key_twice() -> Vec<u8> {
+    let row = encoded(&record! { "id": 1 });
+    let (names, values) = row::split(&row).expect("a row");
     let (mut table, mut rows) = (vec![0], vec![1]);
     wire::put_str(&mut table, "a");
     TableDefinition::new("id").encode_into(&mut table);
     wire::put_u64(&mut table, 2);
     wire::put_u64(&mut table, 1);
-    wire::put_u64(&mut rows, 2);
+    rows.push(1);
+    rows.extend_from_slice(names);
+    rows.push(2);
     for _ in 0..2 {
-        wire::put_bytes(&mut rows, &encoded(&record! { "id": 1 }));
+        wire::put_bytes(&mut rows, values);
     }
     joined([table, rows].into_iter())
 }

@@ -1,11 +1,11 @@
-//! From a row straight to anything that serde can deserialize, by the conventions of `serde_json`: see
+//! From the values of a row to anything that serde can deserialize, by the conventions of `serde_json`: see
 //! [`super::ser`], the other way round.
 
 use std::fmt;
 
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
+    VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -38,25 +38,17 @@ impl From<Malformed> for DecodeError {
     }
 }
 
-type Result<T> = std::result::Result<T, DecodeError>;
+pub(super) type Result<T> = std::result::Result<T, DecodeError>;
 
-/// The value whose row this is.
-pub(crate) fn decode<T: DeserializeOwned>(row: &[u8]) -> Result<T> {
-    let mut reader = Reader::new(row);
-    let value = T::deserialize(ValueIn { reader: &mut reader, depth: 0 })?;
-    reader.finish()?;
-    Ok(value)
-}
-
-/// Reads one value inside `depth` containers; inside none it is the row itself, a dict without a tag.
-struct ValueIn<'r, 'de> {
-    reader: &'r mut Reader<'de>,
-    depth: usize,
+/// Reads one value inside `depth` containers.
+pub(super) struct ValueIn<'r, 'de> {
+    pub(super) reader: &'r mut Reader<'de>,
+    pub(super) depth: usize,
 }
 
 impl<'r, 'de> ValueIn<'r, 'de> {
     fn tag(&mut self) -> Result<Tag> {
-        if self.depth == 0 { Ok(Tag::Dict) } else { Ok(Tag::read(self.reader)?) }
+        Ok(Tag::read(self.reader)?)
     }
 
     /// The values of a list, whose tag has been read.
@@ -101,12 +93,10 @@ impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        if self.depth > 0 {
-            let mut ahead = self.reader.clone();
-            if Tag::read(&mut ahead)? == Tag::Null {
-                *self.reader = ahead;
-                return visitor.visit_none();
-            }
+        let mut ahead = self.reader.clone();
+        if Tag::read(&mut ahead)? == Tag::Null {
+            *self.reader = ahead;
+            return visitor.visit_none();
         }
         visitor.visit_some(self)
     }
@@ -124,11 +114,11 @@ impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
         match self.tag()? {
             Tag::Str => visitor.visit_enum(self.reader.str()?.into_deserializer()),
             Tag::Dict => {
-                let mut items = self.dict()?;
+                let items = self.dict()?;
                 if items.left != 1 {
                     return Err(Error::invalid_value(Unexpected::Map, &"a dict of one field, the variant"));
                 }
-                visitor.visit_enum(&mut items)
+                visitor.visit_enum(items)
             }
             Tag::Null => Err(Error::invalid_type(Unexpected::Unit, &"the name of a variant, or a dict of it")),
             other => {
@@ -138,9 +128,6 @@ impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        if self.depth == 0 {
-            return self.deserialize_any(visitor);
-        }
         skip(self.reader, self.depth)?;
         visitor.visit_unit()
     }
@@ -208,40 +195,39 @@ impl<'de> MapAccess<'de> for &mut Items<'_, 'de> {
     }
 }
 
-impl<'de> EnumAccess<'de> for &mut Items<'_, 'de> {
+impl<'r, 'de> EnumAccess<'de> for Items<'r, 'de> {
     type Error = DecodeError;
-    type Variant = Self;
+    type Variant = ValueIn<'r, 'de>;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self)> {
-        self.left = 0;
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, ValueIn<'r, 'de>)> {
         let name = self.reader.str()?;
-        Ok((seed.deserialize(NameIn(name))?, self))
+        Ok((seed.deserialize(NameIn(name))?, ValueIn { reader: self.reader, depth: self.depth }))
     }
 }
 
-impl<'de> VariantAccess<'de> for &mut Items<'_, 'de> {
+impl<'de> VariantAccess<'de> for ValueIn<'_, 'de> {
     type Error = DecodeError;
 
     fn unit_variant(self) -> Result<()> {
-        serde::Deserialize::deserialize(self.value())
+        serde::Deserialize::deserialize(self)
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value> {
-        seed.deserialize(self.value())
+        seed.deserialize(self)
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value> {
-        self.value().deserialize_any(visitor)
+        self.deserialize_any(visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(self, _fields: &'static [&'static str], visitor: V) -> Result<V::Value> {
-        self.value().deserialize_any(visitor)
+        self.deserialize_any(visitor)
     }
 }
 
 /// A field's name as the key of a map: text, or a number or bool written as text.
 #[derive(Clone, Copy)]
-struct NameIn<'de>(&'de str);
+pub(super) struct NameIn<'de>(pub(super) &'de str);
 
 macro_rules! from_number {
     ($($method:ident)*) => {$(
@@ -308,10 +294,11 @@ impl<'de> Deserializer<'de> for NameIn<'de> {
 mod tests {
     use std::collections::{BTreeMap, HashMap};
 
+    use serde::de::DeserializeOwned;
     use serde::{Deserialize, Serialize};
 
     use super::super::zoo::{nested_row, on_a_small_stack, random_record};
-    use super::super::{decode_record, encode, encode_record, validate};
+    use super::super::{decode, decode_record, encode, encode_record, validate};
     use super::*;
     use crate::limits::DEPTH_MAX;
     use crate::{Record, Value};

@@ -1,6 +1,6 @@
 //! The primary key in a row.
 
-use super::{FIELD_BYTES_MIN, Tag, skip_after};
+use super::{RowRef, Tag, skip_after};
 use crate::Key;
 use crate::wire::{Malformed, Reader, put_i64, put_str, put_u64, u64_len};
 
@@ -21,44 +21,57 @@ pub(crate) enum KeyIn<'a> {
 
 /// Finds the field of this name. `field` counts the fields before it.
 pub(crate) fn find_key<'a>(row: &'a [u8], primary_key: &str) -> Result<KeyIn<'a>, Malformed> {
-    let mut reader = Reader::new(row);
-    for field in 0..reader.count(FIELD_BYTES_MIN)? {
-        let name = reader.bytes()?;
+    let mut fields = RowRef::from(row).fields()?;
+    let count = fields.left();
+    for field in 0..count {
+        let found = fields.next()? == Some(primary_key);
+        let reader = &mut fields.values;
         let at = reader.pos();
-        let tag = Tag::read(&mut reader)?;
-        if name == primary_key.as_bytes() {
-            return Ok(match tag {
-                Tag::Null => KeyIn::Null { field, at },
-                Tag::Int => KeyIn::Int { field, key: reader.i64()? },
-                Tag::Str => KeyIn::Str { field, key: reader.str()? },
-                Tag::UInt => KeyIn::Other { field, kind: "int above 2^63 - 1" },
-                other => KeyIn::Other { field, kind: other.name() },
-            });
+        let tag = Tag::read(reader)?;
+        if found {
+            return key_after(tag, reader, field, at);
         }
-        skip_after(tag, &mut reader, 1)?;
+        skip_after(tag, reader, 1)?;
     }
     Ok(KeyIn::Missing)
 }
 
+/// The key whose tag has been read, at `at`.
+#[inline]
+pub(super) fn key_after<'a>(
+    tag: Tag,
+    reader: &mut Reader<'a>,
+    field: usize,
+    at: usize,
+) -> Result<KeyIn<'a>, Malformed> {
+    Ok(match tag {
+        Tag::Null => KeyIn::Null { field, at },
+        Tag::Int => KeyIn::Int { field, key: reader.i64()? },
+        Tag::Str => KeyIn::Str { field, key: reader.str()? },
+        Tag::UInt => KeyIn::Other { field, kind: "int above 2^63 - 1" },
+        other => KeyIn::Other { field, kind: other.name() },
+    })
+}
+
 /// The name of the field that has `field` others before it, and its value as a key.
-pub(crate) fn key_at_field(row: &[u8], field: usize) -> Result<(&str, Key), Malformed> {
-    let mut reader = Reader::new(row);
-    let count = reader.count(FIELD_BYTES_MIN)?;
-    for passed in 0..count {
-        let name = reader.bytes()?;
+pub(crate) fn key_at_field<'a>(row: impl Into<RowRef<'a>>, field: usize) -> Result<(&'a str, Key), Malformed> {
+    let mut fields = row.into().fields()?;
+    let mut passed = 0_usize;
+    while let Some(name) = fields.next()? {
+        let reader = &mut fields.values;
         let before = reader.clone();
-        let tag = Tag::read(&mut reader)?;
+        let tag = Tag::read(reader)?;
         if passed == field {
-            let name = std::str::from_utf8(name).map_err(|_| before.malformed("a name in UTF-8 before it"))?;
             return match tag {
                 Tag::Int => Ok((name, Key::Int(reader.i64()?))),
                 Tag::Str => Ok((name, Key::Str(reader.str()?.into()))),
                 _ => Err(before.malformed("an integer or a string, as the record's key")),
             };
         }
-        skip_after(tag, &mut reader, 1)?;
+        skip_after(tag, reader, 1)?;
+        passed = passed.saturating_add(1);
     }
-    Err(reader.malformed("another field, the record's key"))
+    Err(fields.values.malformed("another field, the record's key"))
 }
 
 /// The row with the automatic key put in, and which field that is: the last one if it was missing, as in DictDB for
@@ -71,15 +84,15 @@ pub(crate) fn with_key(row: &[u8], found: &KeyIn<'_>, primary_key: &str, key: i6
     let mut out = Vec::with_capacity(row.len().saturating_add(primary_key.len()).saturating_add(32));
     match *found {
         KeyIn::Missing => {
-            let mut reader = Reader::new(row);
-            let count = reader.u64();
-            assert!(count.is_ok(), "a row starts with its count");
-            let count = count.unwrap_or_default();
-            put_u64(&mut out, count.saturating_add(1));
-            out.extend_from_slice(row.get(u64_len(count)..).unwrap_or_default());
+            let Ok(fields) = RowRef::from(row).fields() else { unreachable!("a row starts with its names") };
+            let count = fields.left();
+            let (names, values) = row.split_at_checked(fields.values.pos()).unwrap_or_default();
+            put_u64(&mut out, count.saturating_add(1) as u64);
+            out.extend_from_slice(names.get(u64_len(count as u64)..).unwrap_or_default());
             put_str(&mut out, primary_key);
+            out.extend_from_slice(values);
             put_int(&mut out, key);
-            (out, usize::try_from(count).unwrap_or(usize::MAX))
+            (out, count)
         }
         KeyIn::Null { field, at } => {
             let (before, from) = row.split_at_checked(at).unwrap_or_default();

@@ -2,43 +2,43 @@
 
 use std::collections::HashMap;
 
-use super::{FIELD_BYTES_MIN, skip};
-use crate::wire::{Malformed, Reader, put_bytes, put_u64};
+use super::RowRef;
+use crate::wire::{Malformed, put_str, put_u64};
 
 /// Up to here looking at each is faster than hashing.
 const FEW: usize = 16;
 
 /// A field of the changes: its name, the bytes of its value, and whether the row had a field of this name.
 struct Change<'a> {
-    name: &'a [u8],
+    name: &'a str,
     value: &'a [u8],
     placed: bool,
 }
 
 /// The fields of `row`, with those of `changes` in place of the ones of the same name, and the others of `changes`
-/// behind them: what `dict.update` does in Python. Both are rows, so the outcome is one too, but for its length,
+/// behind them: what `dict.update` does in Python. Both are rows, so the outcome, whole, is one too, but for its length,
 /// which may come to exceed `ROW_BYTES_MAX`: that is for the caller to look at.
-pub(crate) fn merge(row: &[u8], changes: &[u8]) -> Result<Vec<u8>, Malformed> {
+pub(crate) fn merge<'r>(row: impl Into<RowRef<'r>>, changes: &[u8]) -> Result<Vec<u8>, Malformed> {
     let mut new = Vec::new();
-    let mut reader = Reader::new(changes);
-    for _ in 0..reader.count(FIELD_BYTES_MIN)? {
-        let (name, value) = field(&mut reader)?;
-        new.push(Change { name, value, placed: false });
+    let mut fields = RowRef::from(changes).fields()?;
+    while let Some(name) = fields.next()? {
+        new.push(Change { name, value: fields.value()?, placed: false });
     }
-    let by_name: Option<HashMap<&[u8], usize>> =
+    let by_name: Option<HashMap<&str, usize>> =
         (new.len() > FEW).then(|| new.iter().enumerate().map(|(i, change)| (change.name, i)).collect());
 
-    let mut reader = Reader::new(row);
-    let count = reader.count(FIELD_BYTES_MIN)?;
-    let mut fields = Vec::with_capacity(row.len().saturating_add(changes.len()));
-    for _ in 0..count {
-        let (name, value) = field(&mut reader)?;
+    let mut fields = row.into().fields()?;
+    let mut total = fields.left();
+    let mut names = Vec::new();
+    let mut values = Vec::with_capacity(fields.values.remaining().saturating_add(changes.len()));
+    while let Some(name) = fields.next()? {
+        let value = fields.value()?;
         let change = match &by_name {
             None => new.iter_mut().find(|change| change.name == name),
             Some(by_name) => by_name.get(name).and_then(|&i| new.get_mut(i)),
         };
-        put_bytes(&mut fields, name);
-        fields.extend_from_slice(match change {
+        put_str(&mut names, name);
+        values.extend_from_slice(match change {
             Some(change) => {
                 change.placed = true;
                 change.value
@@ -46,25 +46,16 @@ pub(crate) fn merge(row: &[u8], changes: &[u8]) -> Result<Vec<u8>, Malformed> {
             None => value,
         });
     }
-    let mut total = count;
     for change in new.iter().filter(|change| !change.placed) {
-        put_bytes(&mut fields, change.name);
-        fields.extend_from_slice(change.value);
+        put_str(&mut names, change.name);
+        values.extend_from_slice(change.value);
         total = total.saturating_add(1);
     }
-    let mut out = Vec::with_capacity(fields.len().saturating_add(10));
+    let mut out = Vec::with_capacity(names.len().saturating_add(values.len()).saturating_add(10));
     put_u64(&mut out, total as u64);
-    out.extend_from_slice(&fields);
+    out.extend_from_slice(&names);
+    out.extend_from_slice(&values);
     Ok(out)
-}
-
-/// The next field: its name and the bytes of its value.
-fn field<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], &'a [u8]), Malformed> {
-    let name = reader.bytes()?;
-    let mut value = reader.clone();
-    skip(reader, 1)?;
-    let value = value.take(value.remaining().saturating_sub(reader.remaining()))?;
-    Ok((name, value))
 }
 
 #[cfg(test)]

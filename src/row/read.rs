@@ -1,21 +1,27 @@
 //! From a row to a [`Record`].
 
 use super::validate::{read_bool, read_uint};
-use super::{FIELD_BYTES_MIN, Tag, VALUE_BYTES_MIN, deeper};
+use super::{FIELD_BYTES_MIN, RowRef, Tag, VALUE_BYTES_MIN, deeper};
 use crate::wire::{Malformed, Reader};
 use crate::{Record, Value};
 
 /// The record whose row this is.
-pub(crate) fn decode_record(row: &[u8]) -> Result<Record, Malformed> {
-    let mut reader = Reader::new(row);
-    let record = dict(&mut reader, 1)?;
-    reader.finish()?;
+pub(crate) fn decode_record<'a>(row: impl Into<RowRef<'a>>) -> Result<Record, Malformed> {
+    let mut fields = row.into().fields()?;
+    // A value takes more memory than bytes in a row: what is reserved by a count is kept small.
+    let mut record = Record::with_capacity(fields.left().min(64));
+    while let Some(name) = fields.next()? {
+        let value = value(&mut fields.values, 1)?;
+        if record.insert(name, value).is_some() {
+            return Err(fields.values.malformed("a value of a name that the row does not have yet"));
+        }
+    }
+    fields.values.finish()?;
     Ok(record)
 }
 
 fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<Record, Malformed> {
     let count = reader.count(FIELD_BYTES_MIN)?;
-    // A value takes more memory than bytes in a row: what is reserved by a count is kept small.
     let mut record = Record::with_capacity(count.min(64));
     for _ in 0..count {
         let before = reader.clone();

@@ -6,16 +6,27 @@ use std::cell::RefCell;
 use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::validate::{read_bool, read_uint};
-use super::{FIELD_BYTES_MIN, Tag, VALUE_BYTES_MIN, deeper, skip_after};
+use super::{FIELD_BYTES_MIN, RowRef, Tag, VALUE_BYTES_MIN, deeper, skip_after};
 use crate::wire::{Malformed, Reader};
 
 /// A row to be serialized as a map, its fields in order. A non-finite float is an error.
-pub(crate) struct RowView<'a>(pub(crate) &'a [u8]);
+pub(crate) struct RowView<'a>(RowRef<'a>);
+
+impl<'a> RowView<'a> {
+    pub(crate) fn new(row: impl Into<RowRef<'a>>) -> RowView<'a> {
+        RowView(row.into())
+    }
+}
 
 impl Serialize for RowView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut reader = Reader::new(self.0);
-        dict_out(&mut reader, 1, serializer)
+        let mut fields = self.0.fields().map_err(S::Error::custom)?;
+        let mut map = serializer.serialize_map(Some(fields.left()))?;
+        while let Some(name) = fields.next().map_err(S::Error::custom)? {
+            map.serialize_key(name)?;
+            map.serialize_value(&ValueView::new(&mut fields.values, 1))?;
+        }
+        map.end()
     }
 }
 
@@ -76,20 +87,24 @@ impl Serialize for ValueView<'_, '_> {
 }
 
 /// The first NaN or infinity of a row, and the path to it: `geometry.coordinates[2]`.
-pub(crate) fn first_non_finite(row: &[u8]) -> Option<(String, f64)> {
+pub(crate) fn first_non_finite<'a>(row: impl Into<RowRef<'a>>) -> Option<(String, f64)> {
     let mut path = String::new();
-    let mut reader = Reader::new(row);
-    let found = non_finite_in_dict(&mut reader, 1, &mut path).ok()?;
-    found.map(|number| (path, number))
+    let mut fields = row.into().fields().ok()?;
+    while let Some(name) = fields.next().ok()? {
+        path.clear();
+        path.push_str(name);
+        if let Some(found) = non_finite(&mut fields.values, 1, &mut path).ok()? {
+            return Some((path, found));
+        }
+    }
+    None
 }
 
 /// With `path` extended to the float found, or else as it was.
 fn non_finite_in_dict(reader: &mut Reader<'_>, depth: usize, path: &mut String) -> Result<Option<f64>, Malformed> {
     let outside = path.len();
     for _ in 0..reader.count(FIELD_BYTES_MIN)? {
-        if outside > 0 {
-            path.push('.');
-        }
+        path.push('.');
         path.push_str(reader.str()?);
         if let Some(found) = non_finite(reader, depth, path)? {
             return Ok(Some(found));
@@ -143,10 +158,10 @@ mod tests {
             let row = row(&record);
             match first_non_finite(&row) {
                 None => {
-                    let text = serde_json::to_string(&RowView(&row)).unwrap();
+                    let text = serde_json::to_string(&RowView::new(&row)).unwrap();
                     assert_eq!(text, serde_json::to_string(&record).unwrap(), "seed {seed}");
                 }
-                Some(_) => assert!(serde_json::to_string(&RowView(&row)).is_err(), "seed {seed}"),
+                Some(_) => assert!(serde_json::to_string(&RowView::new(&row)).is_err(), "seed {seed}"),
             }
         }
     }
@@ -158,7 +173,7 @@ mod tests {
         };
         let row = row(&record);
         assert_eq!(first_non_finite(&row), Some(("geometry.coordinates[2]".to_owned(), f64::INFINITY)));
-        let error = serde_json::to_string(&RowView(&row)).unwrap_err().to_string();
+        let error = serde_json::to_string(&RowView::new(&row)).unwrap_err().to_string();
         assert_eq!(error, "JSON has no way to write the float inf");
         assert_eq!(first_non_finite(&self::row(&record! { "x": 1, "y": { "z": [{}] } })), None);
     }
@@ -167,11 +182,11 @@ mod tests {
     fn containers_are_written_100_deep_and_not_101() {
         on_a_small_stack(|| {
             for row in nested_row(DEPTH_MAX) {
-                assert!(serde_json::to_string(&RowView(&row)).is_ok());
+                assert!(serde_json::to_string(&RowView::new(&row)).is_ok());
                 assert_eq!(first_non_finite(&row), None);
             }
             for row in nested_row(100_000) {
-                assert!(serde_json::to_string(&RowView(&row)).is_err());
+                assert!(serde_json::to_string(&RowView::new(&row)).is_err());
                 assert_eq!(first_non_finite(&row), None);
             }
         });
@@ -180,7 +195,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_row_are_an_error() {
         for bytes in [&[][..], &[1], &[1, 0, 9], &[1, 0, 6, 1, 1, 2]] {
-            assert!(serde_json::to_string(&RowView(bytes)).is_err());
+            assert!(serde_json::to_string(&RowView::new(bytes)).is_err());
         }
     }
 }

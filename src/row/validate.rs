@@ -1,32 +1,69 @@
 //! The check that makes bytes a row.
 
+use super::key::key_after;
 use super::names::Names;
-use super::{FIELD_BYTES_MIN, Tag, VALUE_BYTES_MIN, deeper};
+use super::{FIELD_BYTES_MIN, KeyIn, Tag, VALUE_BYTES_MIN, deeper};
 use crate::limits::{NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::wire::{Malformed, Reader};
 
-/// Whether the bytes are a row; where not, the first place that is wrong. Runs for every row that is restored:
-/// allocates nothing for dicts of up to 16 fields.
+/// Whether the bytes are a row; where not, the first place that is wrong. Allocates nothing for dicts of up to 16
+/// fields.
 pub(crate) fn validate(bytes: &[u8]) -> Result<(), Malformed> {
     if bytes.len() > ROW_BYTES_MAX {
         return Err(Malformed { at: ROW_BYTES_MAX, expected: "a row of at most 256 MiB" });
     }
     let mut reader = Reader::new(bytes);
-    dict(&mut reader, 1)?;
+    reader.clone().count(FIELD_BYTES_MIN)?;
+    for _ in 0..names(&mut reader)? {
+        value(&mut reader, 1)?;
+    }
     reader.finish()
+}
+
+/// The names of a row; how many there are.
+pub(crate) fn names(reader: &mut Reader<'_>) -> Result<usize, Malformed> {
+    let count = reader.count(1)?;
+    let mut names = Names::new();
+    for _ in 0..count {
+        name(reader, &mut names)?;
+    }
+    Ok(count)
+}
+
+/// The values of a row with so many names, which are all that is left; what the one in `key_field` is as a key. Runs for
+/// every row that is restored.
+pub(crate) fn values<'a>(reader: &mut Reader<'a>, count: usize, key_field: usize) -> Result<KeyIn<'a>, Malformed> {
+    let mut key = KeyIn::Missing;
+    for field in 0..count {
+        if field == key_field {
+            let at = reader.pos();
+            let mut ahead = reader.clone();
+            let tag = Tag::read(&mut ahead)?;
+            key = key_after(tag, &mut ahead, field, at)?;
+        }
+        value(reader, 1)?;
+    }
+    reader.finish()?;
+    Ok(key)
+}
+
+#[inline]
+fn name<'a>(reader: &mut Reader<'a>, names: &mut Names<'a>) -> Result<(), Malformed> {
+    let before = reader.clone();
+    let name = reader.utf8()?;
+    if name.len() > NAME_BYTES_MAX {
+        return Err(before.malformed("a field's name of at most 64 KiB"));
+    }
+    if !names.insert(name) {
+        return Err(before.malformed("a name that the dict does not have yet"));
+    }
+    Ok(())
 }
 
 fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
     let mut names = Names::new();
     for _ in 0..reader.count(FIELD_BYTES_MIN)? {
-        let before = reader.clone();
-        let name = reader.utf8()?;
-        if name.len() > NAME_BYTES_MAX {
-            return Err(before.malformed("a field's name of at most 64 KiB"));
-        }
-        if !names.insert(name) {
-            return Err(before.malformed("a name that the dict does not have yet"));
-        }
+        name(reader, &mut names)?;
         value(reader, depth)?;
     }
     Ok(())
@@ -101,7 +138,7 @@ mod tests {
             (row_of(&[7, 1, 0]), 4, "a count that the bytes after it can hold"),
             (vec![1, 1, 0xff, 0], 2, "text in UTF-8"),
             (vec![0x81, 0x00, 1, b'a', 0], 0, "an integer in its fewest bytes"),
-            (vec![2, 1, b'a', 0, 1, b'a', 0], 4, "a name that the dict does not have yet"),
+            (vec![2, 1, b'a', 1, b'a', 0, 0], 3, "a name that the dict does not have yet"),
             (row_of(&[7, 2, 0, 0, 0, 0]), 7, "a name that the dict does not have yet"),
             (vec![], 0, "a whole integer"),
         ] {
@@ -117,18 +154,18 @@ mod tests {
             let mut row = vec![count];
             for i in 1..count {
                 put_str(&mut row, &i.to_string());
-                row.push(0);
             }
+            let nulls = vec![0; usize::from(count)];
             let unique = {
                 let mut row = row.clone();
                 put_str(&mut row, "last");
-                row.push(0);
+                row.extend_from_slice(&nulls);
                 row
             };
             assert_eq!(validate(&unique), Ok(()));
             let at = row.len();
             put_str(&mut row, "1");
-            row.push(0);
+            row.extend_from_slice(&nulls);
             assert_eq!(validate(&row), Err(Malformed { at, expected: "a name that the dict does not have yet" }));
         }
     }

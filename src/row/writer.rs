@@ -1,10 +1,10 @@
 //! Writes the values of a row one after the other: what the serde serializer and the JSON reader have in common.
 
-use std::cell::Cell;
 use std::fmt;
 
 use smallvec::SmallVec;
 
+use super::header::Header;
 use super::names::Names;
 use super::{DEPTH, Tag};
 use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
@@ -61,10 +61,10 @@ pub(super) struct Writer<'o> {
     start: usize,
     /// Containers begun and not ended.
     depth: usize,
-    /// Where the names of the dicts not ended stand in `out`, the innermost dict's last.
+    /// Where the names of the dicts inside the row that are not ended stand in `out`, the innermost dict's last.
     names: SmallVec<[(usize, usize); 16]>,
-    /// Of a row that is a struct: where the names of its fields lie in the program, and their lengths.
-    shape: Shape,
+    /// The names of the row itself.
+    header: Header,
     /// A value is to come next: the row itself, or what a name or an item announced.
     due: bool,
     /// Names, values and ends did not come as they must. A `Serialize` may swallow the error of a value, or forget one:
@@ -73,13 +73,6 @@ pub(super) struct Writer<'o> {
 }
 
 const BROKEN: &str = "its Serialize swallowed an error, or left out a value, a name or an end";
-
-/// Names of a struct's fields, by place and length. They are `'static`: the same places hold the same names.
-type Shape = SmallVec<[(usize, usize); 16]>;
-
-// The last struct of this thread whose names were found to be all different. The next row is most often one of its kind,
-// and comparing each name with each is a sixth of what an insertion does.
-thread_local!(static SHAPE: Cell<Shape> = const { Cell::new(SmallVec::new_const()) });
 
 /// A container begun. Its count is put right when it ends: a length told beforehand is only a guess at how many bytes
 /// the count will take, since a `Serialize` may say nothing, or something wrong.
@@ -99,8 +92,8 @@ impl<'o> Writer<'o> {
         write: impl FnOnce(&mut Writer<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let start = out.len();
-        let mut writer =
-            Writer { out, start, depth: 0, names: SmallVec::new(), shape: Shape::new(), due: true, broken: false };
+        let header = Header::guess();
+        let mut writer = Writer { out, start, depth: 0, names: SmallVec::new(), header, due: true, broken: false };
         let outcome = write(&mut writer).and_then(|done| match writer.bytes_written() {
             bytes if bytes > ROW_BYTES_MAX => Err(EncodeError::TooLarge(bytes).into()),
             _ if writer.broken || writer.due || writer.depth > 0 => Err(EncodeError::Custom(BROKEN.to_owned()).into()),
@@ -109,6 +102,7 @@ impl<'o> Writer<'o> {
         if outcome.is_err() {
             writer.out.truncate(start);
         }
+        writer.header.keep();
         outcome
     }
 
@@ -188,7 +182,8 @@ impl<'o> Writer<'o> {
         }
         self.value_comes();
         self.depth = 1;
-        Ok(self.open(len))
+        self.header.begin(self.out);
+        Ok(Open { count_at: 0, count_bytes: 0, names_from: 0, depth: 1, count: 0 })
     }
 
     #[inline]
@@ -242,19 +237,14 @@ impl<'o> Writer<'o> {
         }
         self.value_is_due();
         dict.count = dict.count.saturating_add(1);
+        if dict.depth == 1 {
+            self.header.name(name);
+            return Ok(());
+        }
         put_str(self.out, name);
         let end = self.out.len();
         self.names.push((end.saturating_sub(name.len()), end));
         Ok(())
-    }
-
-    /// The name of a field of a struct, whose value follows.
-    #[inline]
-    pub(super) fn static_name(&mut self, dict: &mut Open, name: &'static str) -> Result<(), EncodeError> {
-        if self.depth == 1 {
-            self.shape.push((name.as_ptr().addr(), name.len()));
-        }
-        self.name(dict, name)
     }
 
     pub(super) fn end_list(&mut self, list: Open) {
@@ -263,18 +253,13 @@ impl<'o> Writer<'o> {
     }
 
     pub(super) fn end_dict(&mut self, dict: Open) -> Result<(), EncodeError> {
-        // Before the count is put right, which may move the names.
-        if self.depth == 1 && self.shape.len() as u64 == dict.count {
-            let known = SHAPE.take();
-            if known == self.shape {
-                SHAPE.set(known);
-            } else {
-                self.check_names(&dict)?;
-                SHAPE.set(std::mem::take(&mut self.shape));
-            }
-        } else {
-            self.check_names(&dict)?;
+        if dict.depth == 1 {
+            self.header.end(self.out, self.start)?;
+            self.ends(&dict);
+            return Ok(());
         }
+        // Before the count is put right, which may move the names.
+        self.check_names(&dict)?;
         self.names.truncate(dict.names_from);
         self.ends(&dict);
         self.put_count(&dict);
@@ -286,7 +271,7 @@ impl<'o> Writer<'o> {
         for &(from, to) in self.names.get(dict.names_from..).unwrap_or_default() {
             let name = self.out.get(from..to).unwrap_or_default();
             if !names.insert(name) {
-                return Err(EncodeError::DuplicateField(String::from_utf8_lossy(name).into_owned()));
+                return Err(duplicate(name));
             }
         }
         Ok(())
@@ -304,6 +289,10 @@ impl<'o> Writer<'o> {
             self.out.splice(from..to, count);
         }
     }
+}
+
+pub(super) fn duplicate(name: &[u8]) -> EncodeError {
+    EncodeError::DuplicateField(String::from_utf8_lossy(name).into_owned())
 }
 
 #[cfg(test)]
@@ -360,7 +349,12 @@ mod tests {
             let mut row = b"before".to_vec();
             encode_record(&record, &mut row).unwrap();
             let row = row.strip_prefix(b"before").unwrap();
-            assert_eq!(row, postcard::to_stdvec(&MirrorDict::from(&record)).unwrap(), "seed {seed}");
+            let names: Vec<_> = record.keys().collect();
+            let mut mirror = postcard::to_stdvec(&names).unwrap();
+            for value in record.values() {
+                mirror.extend(postcard::to_stdvec(&Mirror::from(value)).unwrap());
+            }
+            assert_eq!(row, mirror, "seed {seed}");
             assert_eq!(validate(row), Ok(()), "seed {seed}");
             let read = decode_record(row).unwrap();
             assert_eq!(read, record, "seed {seed}");

@@ -21,7 +21,7 @@ use crate::file::{Trust, check_digest, check_joins};
 use crate::history::{Lineage, Seq};
 use crate::limits::{NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::progress::Watch;
-use crate::row::{self, KeyIn, Row};
+use crate::row::{self, KeyIn};
 use crate::state::{Applied, Identity, State, TableState};
 use crate::storage::Storage;
 use crate::value::Key;
@@ -269,7 +269,7 @@ impl<'de> Visitor<'de> for FullTable<'_> {
                     map.next_value_seed(Each(|text: &RawValue| {
                         let key = put_record::<A::Error>(context, reading.ours, &mut state, text)?;
                         seen = seen.saturating_add(1);
-                        if state.rows().len() as u64 != seen {
+                        if state.len() as u64 != seen {
                             return Err(context.expected::<A::Error>(format!("one record only with key {key}")));
                         }
                         *records = records.saturating_add(1);
@@ -308,7 +308,7 @@ fn put_record<E: serde::de::Error>(
         }
         _ => (admit(context, table, &row, text)?, row),
     };
-    table.put(key.clone(), Row::new(&row));
+    table.put(key.clone(), &row);
     Ok(key)
 }
 
@@ -332,7 +332,7 @@ fn row_of<E: serde::de::Error>(context: &Context, text: &RawValue) -> Result<Vec
 
 fn admit<E: serde::de::Error>(context: &Context, table: &TableState, row: &[u8], text: &RawValue) -> Result<Key, E> {
     let at = start_of(context, text);
-    table.admit(row, None).map_err(|m| context.fail(Error::corrupt(context.file(), at, m.expected)))
+    table.admit_whole(row).map_err(|m| context.fail(Error::corrupt(context.file(), at, m.expected)))
 }
 
 /// Calls the function with the text of each element of an array.
@@ -548,7 +548,7 @@ impl DeltaTable<'_, '_, '_> {
         };
         let was_there = match &mut *self.target {
             Target::State(state) => match state.table_mut(self.name) {
-                Some(table) => table.delete(&key).is_some(),
+                Some(table) => table.delete(&key),
                 None => return Err(self.unknown()),
             },
             Target::Commit(batch) => batch.delete(self.name, &key).map_err(|error| self.context.fail::<E>(error))?,

@@ -14,7 +14,7 @@ use crate::history::Timestamp;
 use crate::mutation::{CommitReader, Event};
 use crate::progress::Watch;
 use crate::ring::RingSlice;
-use crate::row::{self, Row, RowView};
+use crate::row::{self, RowRef, RowView};
 use crate::state::{State, TableState};
 use crate::value::Key;
 
@@ -35,7 +35,7 @@ pub(crate) fn write_full(sink: &mut Sink, state: &State, origin: &Origin, watch:
         out.text(",\n            \"next_key\": ")?;
         out.value(&table.next_key())?;
         out.text(",\n            \"records\": [")?;
-        for (n, (key, row)) in table.rows().iter().enumerate() {
+        for (n, (key, row)) in table.iter().enumerate() {
             out.text(if n > 0 { ",\n                " } else { "\n                " })?;
             out.record(name, &key, row)?;
             records = records.saturating_add(1);
@@ -97,7 +97,7 @@ pub(crate) fn write_delta(
         out.text(",\n            \"upserts\": [")?;
         for (n, (key, row)) in upserts.iter().enumerate() {
             out.text(if n > 0 { ",\n                " } else { "\n                " })?;
-            out.record(name, key, row)?;
+            out.record(name, key, *row)?;
             done = done.saturating_add(1);
             if done.is_multiple_of(REPORT_EVERY) {
                 watch.report(done, Some(records), out.sink.written(), None)?;
@@ -125,7 +125,7 @@ struct Outcome<'t> {
     name: &'t str,
     created: bool,
     table: &'t TableState,
-    upserts: Vec<(&'t Key, &'t Row)>,
+    upserts: Vec<(&'t Key, RowRef<'t>)>,
     deletes: Vec<&'t Key>,
 }
 
@@ -157,8 +157,8 @@ fn touched_by(slice: &RingSlice) -> BTreeMap<String, Touched> {
                 None => tables.entry(table.to_owned()).or_default(),
             };
             match event {
-                Event::Put { key_field, row } => {
-                    let Ok((_, key)) = row::key_at_field(row, key_field) else {
+                Event::Put { key_field, names, values } => {
+                    let Ok((_, key)) = row::key_at_field(RowRef::Split { names, values }, key_field) else {
                         unreachable!("a frame in the ring is valid")
                     };
                     touched.keys.insert(key);
@@ -230,9 +230,9 @@ impl<'s> Document<'s> {
         Ok(self.sink.put(&self.scratch))
     }
 
-    fn record(&mut self, table: &str, key: &Key, row: &Row) -> Result<()> {
-        self.try_value(&RowView(row.as_bytes())).unwrap_or_else(|error| {
-            let (field, value) = row::first_non_finite(row.as_bytes())
+    fn record(&mut self, table: &str, key: &Key, row: RowRef<'_>) -> Result<()> {
+        self.try_value(&RowView::new(row)).unwrap_or_else(|error| {
+            let (field, value) = row::first_non_finite(row)
                 .map_or_else(|| (String::new(), error.to_string()), |(path, value)| (path, value.to_string()));
             Err(Error::NotRepresentable { table: table.to_owned(), key: key.clone(), field, value })
         })

@@ -1,0 +1,116 @@
+//! The names at the front of a row in the making.
+//!
+//! They stand before the first value and are known after the last. But the next row most often has the names of the one
+//! before it: so those are written as a guess, compared as the fields come, and replaced only where they differ. The
+//! names of the guess are known to be all different, too.
+
+use std::cell::Cell;
+
+use super::names::Names;
+use super::writer::{EncodeError, duplicate};
+use crate::wire::{Reader, put_str, put_u64};
+
+/// Names in their encoding, and where each one's text stands in it.
+#[derive(Default)]
+struct Block {
+    bytes: Vec<u8>,
+    texts: Vec<(usize, usize)>,
+}
+
+// The names of this thread's last row.
+thread_local!(static LAST: Cell<Block> = const { Cell::new(Block { bytes: Vec::new(), texts: Vec::new() }) });
+
+/// Larger ones are not kept for the next row.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+
+pub(super) struct Header {
+    guess: Block,
+    /// Names that came as in the guess.
+    matched: usize,
+    /// All names, each with its length, once one came that is not as in the guess; and how many they are.
+    other: Option<(Vec<u8>, usize)>,
+}
+
+impl Header {
+    pub(super) fn guess() -> Header {
+        Header { guess: LAST.take(), matched: 0, other: None }
+    }
+
+    /// Keeps the names for the next row.
+    pub(super) fn keep(self) {
+        if self.guess.bytes.len() <= KEPT_BYTES_MAX {
+            LAST.set(self.guess);
+        }
+    }
+
+    /// The row begins in `out`.
+    #[inline]
+    pub(super) fn begin(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.guess.bytes);
+    }
+
+    #[inline]
+    pub(super) fn name(&mut self, name: &str) {
+        if self.other.is_none() && self.guess.text(self.matched) == Some(name.as_bytes()) {
+            self.matched = self.matched.saturating_add(1);
+        } else {
+            self.other_name(name);
+        }
+    }
+
+    fn other_name(&mut self, name: &str) {
+        let (names, count) = self.other.get_or_insert_with(|| self.guess.first(self.matched));
+        put_str(names, name);
+        *count = count.saturating_add(1);
+    }
+
+    /// The row that begins at `start` has all its names.
+    #[inline]
+    pub(super) fn end(&mut self, out: &mut Vec<u8>, start: usize) -> Result<(), EncodeError> {
+        if self.other.is_none() && self.matched == self.guess.texts.len() && self.matched > 0 {
+            return Ok(());
+        }
+        self.replace(out, start)
+    }
+
+    #[cold]
+    fn replace(&mut self, out: &mut Vec<u8>, start: usize) -> Result<(), EncodeError> {
+        let (names, count) = self.other.take().unwrap_or_else(|| self.guess.first(self.matched));
+        let (mut bytes, mut texts) = (Vec::new(), Vec::new());
+        put_u64(&mut bytes, count as u64);
+        bytes.extend_from_slice(&names);
+        let mut reader = Reader::new(&bytes);
+        let mut seen = Names::new();
+        for _ in 0..reader.count(1).unwrap_or_default() {
+            let name = reader.bytes().unwrap_or_default();
+            if !seen.insert(name) {
+                return Err(duplicate(name));
+            }
+            let end = reader.pos();
+            texts.push((end.saturating_sub(name.len()), end));
+        }
+        drop(seen);
+        let guessed = start..start.saturating_add(self.guess.bytes.len());
+        out.splice(guessed, bytes.iter().copied());
+        self.guess = Block { bytes, texts };
+        self.matched = self.guess.texts.len();
+        Ok(())
+    }
+}
+
+impl Block {
+    #[inline]
+    fn text(&self, at: usize) -> Option<&[u8]> {
+        let &(from, to) = self.texts.get(at)?;
+        self.bytes.get(from..to)
+    }
+
+    /// The first names, each with its length.
+    fn first(&self, count: usize) -> (Vec<u8>, usize) {
+        let mut names = Vec::new();
+        for &(from, to) in self.texts.iter().take(count) {
+            crate::wire::put_bytes(&mut names, self.bytes.get(from..to).unwrap_or_default());
+        }
+        (names, count)
+    }
+}
