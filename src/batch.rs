@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::frame;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::mutation::CommitWriter;
-use crate::row::{self, KeyIn, Row};
+use crate::row::{self, KeyIn};
 use crate::state::{State, TableState};
 use crate::value::Key;
 
@@ -84,7 +84,7 @@ impl<'a> Batch<'a> {
         self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let (key, field, row) = keyed(state, table, row)?;
-        if !state.put_new(&key, Row::new(&row)) {
+        if !state.put_new(&key, &row) {
             return Err(Error::DuplicateKey { table: table.to_owned(), key });
         }
         self.log_put(table, field, &row);
@@ -120,9 +120,9 @@ impl<'a> Batch<'a> {
         self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let (key, field, row) = keyed(state, table, row)?;
-        let old = state.put(key.clone(), Row::new(&row));
+        let was_there = state.put(key.clone(), &row);
         self.log_put(table, field, &row);
-        Ok((key, if old.is_some() { Upserted::Replaced } else { Upserted::Inserted }))
+        Ok((key, if was_there { Upserted::Replaced } else { Upserted::Inserted }))
     }
 
     pub(crate) fn replace(&mut self, table: &str, row: &[u8]) -> Result<Key> {
@@ -137,42 +137,41 @@ impl<'a> Batch<'a> {
         if state.get(&key).is_none() {
             return Err(Error::NoSuchRecord { table: table.to_owned(), key });
         }
-        state.put(key.clone(), Row::new(&row));
+        state.put(key.clone(), &row);
         self.log_put(table, field, &row);
         Ok(key)
     }
 
-    /// Merges the fields of `changes` into the record; its key must stay.
-    pub(crate) fn update(&mut self, table: &str, key: &Key, changes: &[u8]) -> Result<Row> {
+    /// Merges the fields of `changes` into the record; its key must stay. Gives the row as it now is.
+    pub(crate) fn update(&mut self, table: &str, key: &Key, changes: &[u8]) -> Result<Vec<u8>> {
         let room = self.room();
         let state = existing(self.state, table)?;
         let Some(old) = state.get(key) else {
             return Err(Error::NoSuchRecord { table: table.to_owned(), key: key.clone() });
         };
-        let merged = row::merge(old.as_bytes(), changes)
+        let merged = row::merge(old, changes)
             .map_err(|m| Error::Encode { table: table.to_owned(), problem: m.expected.to_owned() })?;
         if merged.len() > ROW_BYTES_MAX {
             return Err(Error::TooLarge { what: "a record", bytes: merged.len() as u64, limit: ROW_BYTES_MAX as u64 });
         }
         room.check(merged.len())?;
-        let (new_key, field, merged) = match keyed(state, table, &merged)? {
-            (new_key, field, Cow::Borrowed(_)) if new_key == *key => (new_key, field, merged),
+        let (new_key, field) = match keyed(state, table, &merged)? {
+            (new_key, field, Cow::Borrowed(_)) if new_key == *key => (new_key, field),
             _ => {
                 let field = state.definition().primary_key().to_owned();
                 let problem = format!("of record {key} cannot be changed: insert a new record and delete this one");
                 return Err(Error::InvalidKey { table: table.to_owned(), field, problem });
             }
         };
-        let row = Row::new(&merged);
-        state.put(new_key, row.clone());
+        state.put(new_key, &merged);
         self.log_put(table, field, &merged);
-        Ok(row)
+        Ok(merged)
     }
 
     /// Whether there was a record with that key.
     pub(crate) fn delete(&mut self, table: &str, key: &Key) -> Result<bool> {
         self.room().check(0)?;
-        if existing(self.state, table)?.delete(key).is_none() {
+        if !existing(self.state, table)?.delete(key) {
             return Ok(false);
         }
         self.writer.delete(self.frame, table, key);
@@ -198,7 +197,7 @@ impl<'a> Batch<'a> {
 
     pub(crate) fn drop_table(&mut self, table: &str) -> Result<()> {
         self.room().check(0)?;
-        if self.state.drop_table(table).is_none() {
+        if !self.state.drop_table(table) {
             return Err(no_table(table));
         }
         self.writer.drop_table(self.frame, table);

@@ -11,8 +11,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
 use crate::definition::{FieldType, TableDefinition};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::mutation::{CommitReader, Event};
-use crate::row::{self, Row, Tag};
-use crate::rows::Rows;
+use crate::row::{self, Tag};
+use crate::rows::{self, Rows};
 use crate::tree::Tree;
 use crate::value::Key;
 use crate::wire::{self, Malformed};
@@ -34,17 +34,20 @@ pub(crate) struct TableState {
 /// Rows in the order of their keys, made apart from their table, for [`TableState::append`].
 #[derive(Debug, Default)]
 pub(crate) struct Run {
-    rows: Vec<(Key, Row)>,
+    rows: rows::Run,
     digest: Digest,
-    bytes: u64,
 }
 
 impl Run {
+    /// Room for so many rows of so many bytes in all.
+    pub(crate) fn reserve(&mut self, rows: usize, bytes: usize) {
+        self.rows.reserve(rows, bytes);
+    }
+
     /// A row of that table, behind the last one.
-    pub(crate) fn push(&mut self, table: &TableState, key: Key, row: Row) {
-        self.digest.add(table.row_hash(&row));
-        self.bytes = self.bytes.saturating_add(row.as_bytes().len() as u64);
-        self.rows.push((key, row));
+    pub(crate) fn push(&mut self, table: &TableState, key: Key, row: &[u8]) {
+        self.digest.add(row_hash(row, table.seed));
+        self.rows.push(key, row);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -52,11 +55,11 @@ impl Run {
     }
 
     pub(crate) fn first(&self) -> Option<&Key> {
-        self.rows.first().map(|(key, _)| key)
+        self.rows.keys().first()
     }
 
     pub(crate) fn last(&self) -> Option<&Key> {
-        self.rows.last().map(|(key, _)| key)
+        self.rows.last()
     }
 }
 
@@ -85,7 +88,7 @@ impl TableState {
         &self.rows
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<&Row> {
+    pub(crate) fn get(&self, key: &Key) -> Option<&[u8]> {
         self.rows.get(key)
     }
 
@@ -116,40 +119,36 @@ impl TableState {
         self.next_key = next_key;
     }
 
-    /// Puts a valid row under its key; gives the one that it replaces.
-    pub(crate) fn put(&mut self, key: Key, row: Row) -> Option<Row> {
-        self.count_in(&key, self.row_hash(&row), row.as_bytes().len() as u64);
-        let old = self.rows.insert(key, row);
-        if let Some(old) = &old {
-            self.forget(old);
-        }
-        old
+    /// Puts a valid row under its key; `true` where it replaced one.
+    pub(crate) fn put(&mut self, key: Key, row: &[u8]) -> bool {
+        self.count_in(&key, row);
+        let (digest, row_bytes, seed) = (&mut self.rows_digest, &mut self.row_bytes, self.seed);
+        self.rows.insert(key, row, |old| forget(digest, row_bytes, seed, old))
     }
 
     /// Puts a valid row under a key that has none; `false`, and no change, where it has.
-    pub(crate) fn put_new(&mut self, key: &Key, row: Row) -> bool {
-        let (hash, bytes) = (self.row_hash(&row), row.as_bytes().len() as u64);
-        let vacant = self.rows.insert_new(key, row).is_none();
+    pub(crate) fn put_new(&mut self, key: &Key, row: &[u8]) -> bool {
+        let vacant = self.rows.insert_new(key, row);
         if vacant {
-            self.count_in(key, hash, bytes);
+            self.count_in(key, row);
         }
         vacant
     }
 
     /// Puts rows behind all that are there.
-    pub(crate) fn append(&mut self, run: Run) {
+    pub(crate) fn append(&mut self, run: &Run) {
         self.rows_digest.add(run.digest.to_u128());
-        self.row_bytes = self.row_bytes.saturating_add(run.bytes);
-        for (key, row) in run.rows {
-            self.count_key(&key);
-            self.rows.insert(key, row);
+        self.row_bytes = self.row_bytes.saturating_add(run.rows.bytes() as u64);
+        for key in run.rows.keys() {
+            self.count_key(key);
         }
+        self.rows.append(&run.rows);
     }
 
-    fn count_in(&mut self, key: &Key, hash: u128, bytes: u64) {
+    fn count_in(&mut self, key: &Key, row: &[u8]) {
         self.count_key(key);
-        self.rows_digest.add(hash);
-        self.row_bytes = self.row_bytes.saturating_add(bytes);
+        self.rows_digest.add(row_hash(row, self.seed));
+        self.row_bytes = self.row_bytes.saturating_add(row.len() as u64);
     }
 
     fn count_key(&mut self, key: &Key) {
@@ -161,22 +160,10 @@ impl TableState {
         }
     }
 
-    pub(crate) fn delete(&mut self, key: &Key) -> Option<Row> {
-        let old = self.rows.remove(key);
-        if let Some(old) = &old {
-            self.forget(old);
-        }
-        old
-    }
-
-    fn forget(&mut self, old: &Row) {
-        self.rows_digest.subtract(self.row_hash(old));
-        self.row_bytes = self.row_bytes.saturating_sub(old.as_bytes().len() as u64);
-    }
-
-    /// The key stands in the row, so the row's hash covers both.
-    fn row_hash(&self, row: &Row) -> u128 {
-        xxh3_128_with_seed(row.as_bytes(), self.seed)
+    /// Takes the row under a key away; `false` where there is none.
+    pub(crate) fn delete(&mut self, key: &Key) -> bool {
+        let (digest, row_bytes, seed) = (&mut self.rows_digest, &mut self.row_bytes, self.seed);
+        self.rows.remove(key, |old| forget(digest, row_bytes, seed, old))
     }
 
     /// Checks a valid row against the schema; otherwise the field and what is wrong with it.
@@ -226,6 +213,16 @@ impl TableState {
     }
 }
 
+fn forget(digest: &mut Digest, row_bytes: &mut u64, seed: u64, old: &[u8]) {
+    digest.subtract(row_hash(old, seed));
+    *row_bytes = row_bytes.saturating_sub(old.len() as u64);
+}
+
+/// The key stands in the row, so the row's hash covers both.
+fn row_hash(row: &[u8], seed: u64) -> u128 {
+    xxh3_128_with_seed(row, seed)
+}
+
 fn fits(wanted: FieldType, tag: Tag) -> bool {
     matches!(
         (wanted, tag),
@@ -270,7 +267,7 @@ pub(crate) struct State {
     pub(crate) seq: Seq,
     /// Time of the newest commit.
     pub(crate) time: Timestamp,
-    tables: Tree<Arc<str>, TableState>,
+    tables: Tree<Arc<str>, Vec<TableState>>,
 }
 
 /// Why a commit does not apply to a state: nothing that this program wrote, if the checksums are to be believed.
@@ -321,13 +318,14 @@ impl State {
     pub(crate) fn create_table(&mut self, name: &str, table: TableState) -> bool {
         let vacant = !self.tables.contains_key(name);
         if vacant {
-            self.tables.insert(name.into(), table);
+            self.tables.insert(name.into(), table, |_, _, _| ());
         }
         vacant
     }
 
-    pub(crate) fn drop_table(&mut self, name: &str) -> Option<TableState> {
-        self.tables.remove(name)
+    /// `false` where there is none of that name.
+    pub(crate) fn drop_table(&mut self, name: &str) -> bool {
+        self.tables.remove(name, |_| ())
     }
 
     pub(crate) fn record_count(&self) -> u64 {
@@ -374,12 +372,14 @@ impl State {
                         m.at = m.at.saturating_add(row_at);
                         m
                     })?;
-                    state.put(key, Row::new(row));
+                    state.put(key, row);
                     applied.puts = applied.puts.saturating_add(1);
                 }
                 Event::Delete { key } => {
                     let state = self.tables.get_mut(table).ok_or_else(|| wrong(format!("a table {table:?}")))?;
-                    state.delete(&key).ok_or_else(|| wrong(format!("a record {key} of table {table:?} to delete")))?;
+                    if !state.delete(&key) {
+                        return Err(wrong(format!("a record {key} of table {table:?} to delete")));
+                    }
                     applied.deletes = applied.deletes.saturating_add(1);
                 }
                 Event::Create { definition } => {
@@ -388,7 +388,9 @@ impl State {
                     }
                 }
                 Event::Drop => {
-                    self.drop_table(table).ok_or_else(|| wrong(format!("a table {table:?} to drop")))?;
+                    if !self.drop_table(table) {
+                        return Err(wrong(format!("a table {table:?} to drop")));
+                    }
                 }
             }
         }

@@ -119,7 +119,7 @@ impl Table {
     /// # Errors
     /// [`Error::NoSuchTable`].
     pub fn get(&self, key: impl Into<Key>) -> Result<Option<Record>> {
-        Ok(self.row(&key.into())?.as_ref().map(decode_record))
+        self.with_row(&key.into(), decode_record)
     }
 
     /// Whether there is a record with this key.
@@ -127,7 +127,8 @@ impl Table {
     /// # Errors
     /// [`Error::NoSuchTable`].
     pub fn contains_key(&self, key: impl Into<Key>) -> Result<bool> {
-        Ok(self.row(&key.into())?.is_some())
+        let state = self.db.read();
+        state.table(&self.name).map(|table| table.get(&key.into()).is_some()).ok_or_else(|| no_table(&self.name))
     }
 
     /// How many records there are, in constant time.
@@ -172,9 +173,17 @@ impl Table {
         TableView::of(&self.db.read(), &self.name)
     }
 
-    pub(crate) fn row(&self, key: &Key) -> Result<Option<crate::row::Row>> {
-        let state = self.db.read();
-        state.table(&self.name).map(|table| table.get(key).cloned()).ok_or_else(|| no_table(&self.name))
+    /// Runs `decode` on the bytes of a row, which are copied so that no lock is held meanwhile.
+    pub(crate) fn with_row<T>(&self, key: &Key, decode: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        let copy = |out: &mut Vec<u8>| {
+            let state = self.db.read();
+            let table = state.table(&self.name).ok_or_else(|| no_table(&self.name))?;
+            if let Some(row) = table.get(key) {
+                out.extend_from_slice(row);
+            }
+            Ok(())
+        };
+        with_scratch(copy, |row| Ok(if row.is_empty() { None } else { Some(decode(row)) }))
     }
 }
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::batch::{Batch, Upserted, no_table};
 use crate::definition::TableDefinition;
 use crate::error::Result;
-use crate::row::{self, Row};
+use crate::row;
 use crate::table::{encode_error, with_encoded, with_scratch};
 use crate::value::{Key, Record};
 use crate::view::{Records, RecordsAs, TableView, decode_as, decode_record};
@@ -150,7 +150,7 @@ impl<'a> TransactionTable<'_, 'a> {
     /// # Errors
     /// [`Error::NoSuchTable`](crate::Error::NoSuchTable) once the transaction dropped it.
     pub fn get(&self, key: impl Into<Key>) -> Result<Option<Record>> {
-        Ok(self.row(&key.into())?.as_ref().map(decode_record))
+        Ok(self.row(&key.into())?.as_deref().map(decode_record))
     }
 
     /// Whether there is a record with this key.
@@ -158,7 +158,8 @@ impl<'a> TransactionTable<'_, 'a> {
     /// # Errors
     /// [`Error::NoSuchTable`](crate::Error::NoSuchTable) once the transaction dropped it.
     pub fn contains_key(&self, key: impl Into<Key>) -> Result<bool> {
-        Ok(self.row(&key.into())?.is_some())
+        let batch = self.batch();
+        batch.state().table(&self.name).map(|t| t.get(&key.into()).is_some()).ok_or_else(|| no_table(&self.name))
     }
 
     /// How many records there are.
@@ -198,9 +199,13 @@ impl<'a> TransactionTable<'_, 'a> {
         TableView::of(self.batch().state(), &self.name)
     }
 
-    fn row(&self, key: &Key) -> Result<Option<Row>> {
+    fn row(&self, key: &Key) -> Result<Option<Vec<u8>>> {
         let batch = self.batch();
-        batch.state().table(&self.name).map(|table| table.get(key).cloned()).ok_or_else(|| no_table(&self.name))
+        batch
+            .state()
+            .table(&self.name)
+            .map(|table| table.get(key).map(<[u8]>::to_vec))
+            .ok_or_else(|| no_table(&self.name))
     }
 
     /// Never held across a call into the user's code.

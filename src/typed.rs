@@ -130,7 +130,7 @@ impl<T: DeserializeOwned> TypedTable<T> {
     /// [`Error::NoSuchTable`](crate::Error::NoSuchTable).
     pub fn get(&self, key: impl Into<Key>) -> Result<Option<T>> {
         let key = key.into();
-        self.table.row(&key)?.map(|row| decode_as(self.table.name(), &key, &row)).transpose()
+        self.table.with_row(&key, |row| decode_as(self.table.name(), &key, row))?.transpose()
     }
 
     /// All records in the order of their keys, as they stand now.

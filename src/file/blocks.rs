@@ -11,7 +11,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::error::{Error, Result};
-use crate::row::Row;
 use crate::state::{Run, TableState};
 use crate::value::Key;
 use crate::wire::{Malformed, Reader};
@@ -82,7 +81,7 @@ impl Blocks {
             }
             *last = run.last().cloned().or_else(|| last.take());
             let count = run.len() as u64;
-            table.append(run);
+            table.append(&run);
             self.spare.push(block.payload);
             each(count, block.end)?;
         }
@@ -142,6 +141,7 @@ fn decode(table: &TableState, payload: &[u8]) -> Result<Decoded, Refused> {
         return Err((0, "at least one row in a block".to_owned()));
     }
     let mut run = Run::default();
+    run.reserve(count, payload.len());
     let mut first_at = None;
     for _ in 0..count {
         let row = reader.bytes().map_err(malformed)?;
@@ -150,7 +150,7 @@ fn decode(table: &TableState, payload: &[u8]) -> Result<Decoded, Refused> {
         if run.last().is_some_and(|last| *last >= key) {
             return Err((at, not_behind(&key)));
         }
-        run.push(table, key, Row::new(row));
+        run.push(table, key, row);
         first_at = first_at.or(Some(at));
     }
     reader.finish().map_err(malformed)?;

@@ -20,7 +20,6 @@ use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::history::Seq;
 use crate::limits::{BLOCK_BYTES, NAME_BYTES_MAX};
 use crate::progress::Watch;
-use crate::row::Row;
 use crate::state::{Identity, State, TableState};
 use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
@@ -44,7 +43,7 @@ pub(crate) fn write(sink: &mut Sink, state: &State, origin: &Origin, watch: &Wat
         out.frame(&bytes)?;
 
         let mut rows = table.rows().values();
-        let mut block: Vec<&Row> = Vec::new();
+        let mut block: Vec<&[u8]> = Vec::new();
         loop {
             // The count stands before the rows, so a block's rows are gathered first.
             let mut block_bytes = 0_usize;
@@ -52,7 +51,7 @@ pub(crate) fn write(sink: &mut Sink, state: &State, origin: &Origin, watch: &Wat
             while block_bytes < BLOCK_BYTES
                 && let Some(row) = rows.next()
             {
-                block_bytes = block_bytes.saturating_add(row.as_bytes().len());
+                block_bytes = block_bytes.saturating_add(row.len());
                 block.push(row);
             }
             if block.is_empty() {
@@ -62,7 +61,7 @@ pub(crate) fn write(sink: &mut Sink, state: &State, origin: &Origin, watch: &Wat
             let start = frame::begin(&mut bytes);
             wire::put_u64(&mut bytes, block.len() as u64);
             for row in &block {
-                wire::put_bytes(&mut bytes, row.as_bytes());
+                wire::put_bytes(&mut bytes, row);
             }
             frame::finish(&mut bytes, start, FrameKind::Rows, seed, state.seq, Seq::ZERO);
             out.frame(&bytes)?;

@@ -12,7 +12,6 @@ use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::fuzzing::seeds::{BASE, LINEAGE};
 use crate::fuzzing::{Mode, PATH, apply, load};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
-use crate::row::Row;
 use crate::state::{Identity, State, TableState};
 use crate::wire::Reader;
 
@@ -224,7 +223,7 @@ fn trusted<'f>(frames: impl Iterator<Item = &'f [u8]>) -> (State, u64) {
                 let Ok(row) = reader.bytes() else { break };
                 records = records.saturating_add(1);
                 if let Ok(key) = table.admit(row, None) {
-                    table.put(key, Row::new(row));
+                    table.put(key, row);
                 }
             }
         }

@@ -21,7 +21,7 @@ use crate::file::{Trust, check_digest, check_joins};
 use crate::history::{Lineage, Seq};
 use crate::limits::{NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::progress::Watch;
-use crate::row::{self, KeyIn, Row};
+use crate::row::{self, KeyIn};
 use crate::state::{Applied, Identity, State, TableState};
 use crate::storage::Storage;
 use crate::value::Key;
@@ -308,7 +308,7 @@ fn put_record<E: serde::de::Error>(
         }
         _ => (admit(context, table, &row, text)?, row),
     };
-    table.put(key.clone(), Row::new(&row));
+    table.put(key.clone(), &row);
     Ok(key)
 }
 
@@ -414,7 +414,9 @@ impl<'de> Visitor<'de> for DeltaDocument<'_, '_, '_> {
                     if let Target::State(state) = &mut target {
                         for name in names {
                             let dropped = state.drop_table(&name);
-                            dropped.ok_or_else(|| context.expected(format!("a table {name:?} to drop")))?;
+                            if !dropped {
+                                return Err(context.expected(format!("a table {name:?} to drop")));
+                            }
                         }
                     }
                 }
@@ -548,7 +550,7 @@ impl DeltaTable<'_, '_, '_> {
         };
         let was_there = match &mut *self.target {
             Target::State(state) => match state.table_mut(self.name) {
-                Some(table) => table.delete(&key).is_some(),
+                Some(table) => table.delete(&key),
                 None => return Err(self.unknown()),
             },
             Target::Commit(batch) => batch.delete(self.name, &key).map_err(|error| self.context.fail::<E>(error))?,

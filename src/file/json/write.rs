@@ -14,7 +14,7 @@ use crate::history::Timestamp;
 use crate::mutation::{CommitReader, Event};
 use crate::progress::Watch;
 use crate::ring::RingSlice;
-use crate::row::{self, Row, RowView};
+use crate::row::{self, RowView};
 use crate::state::{State, TableState};
 use crate::value::Key;
 
@@ -125,7 +125,7 @@ struct Outcome<'t> {
     name: &'t str,
     created: bool,
     table: &'t TableState,
-    upserts: Vec<(&'t Key, &'t Row)>,
+    upserts: Vec<(&'t Key, &'t [u8])>,
     deletes: Vec<&'t Key>,
 }
 
@@ -230,9 +230,9 @@ impl<'s> Document<'s> {
         Ok(self.sink.put(&self.scratch))
     }
 
-    fn record(&mut self, table: &str, key: &Key, row: &Row) -> Result<()> {
-        self.try_value(&RowView(row.as_bytes())).unwrap_or_else(|error| {
-            let (field, value) = row::first_non_finite(row.as_bytes())
+    fn record(&mut self, table: &str, key: &Key, row: &[u8]) -> Result<()> {
+        self.try_value(&RowView(row)).unwrap_or_else(|error| {
+            let (field, value) = row::first_non_finite(row)
                 .map_or_else(|| (String::new(), error.to_string()), |(path, value)| (path, value.to_string()));
             Err(Error::NotRepresentable { table: table.to_owned(), key: key.clone(), field, value })
         })
