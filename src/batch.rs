@@ -155,8 +155,8 @@ impl<'a> Batch<'a> {
             return Err(Error::TooLarge { what: "a record", bytes: merged.len() as u64, limit: ROW_BYTES_MAX as u64 });
         }
         room.check(merged.len())?;
-        let (new_key, field, merged) = match keyed(state, table, &merged)? {
-            (new_key, field, Cow::Borrowed(_)) if new_key == *key => (new_key, field, merged),
+        let (new_key, field) = match keyed(state, table, &merged)? {
+            (new_key, field, Cow::Borrowed(_)) if new_key == *key => (new_key, field),
             _ => {
                 let field = state.definition().primary_key().to_owned();
                 let problem = format!("of record {key} cannot be changed: insert a new record and delete this one");
@@ -197,7 +197,7 @@ impl<'a> Batch<'a> {
 
     pub(crate) fn drop_table(&mut self, table: &str) -> Result<()> {
         self.room().check(0)?;
-        if self.state.drop_table(table).is_none() {
+        if !self.state.drop_table(table) {
             return Err(no_table(table));
         }
         self.writer.drop_table(self.frame, table);

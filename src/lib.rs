@@ -105,6 +105,7 @@ mod limits;
 mod log;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod mutation;
+mod packed;
 mod progress;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod ring;

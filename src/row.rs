@@ -17,7 +17,7 @@
 //!         6 list    count, values
 //!         7 dict    dict
 //! ```
-//! Bytes are a row if and only if [`validate`] takes them: every number in its only form, no name twice in a dict,
+//! Bytes are a row if and only if `validate` takes them: every number in its only form, no name twice in a dict,
 //! names of at most `NAME_BYTES_MAX` bytes, containers no deeper than `DEPTH_MAX`, at most `ROW_BYTES_MAX` bytes, and
 //! none left over. Everything else in this module is given rows, and answers [`Malformed`] rather than
 //! panic where it was not.
@@ -53,7 +53,9 @@ pub(crate) use self::read::decode_record;
 pub(crate) use self::ser::{encode, encode_record};
 pub(crate) use self::shape::{Parts, Shape, Shapes, Summary};
 pub(crate) use self::to_json::{RowView, first_non_finite};
-pub(crate) use self::validate::{names, validate, values};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::validate::validate;
+pub(crate) use self::validate::{names, values};
 pub(crate) use self::writer::EncodeError;
 use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::wire::{Malformed, Reader};

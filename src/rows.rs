@@ -2,19 +2,19 @@
 //!
 //! Most tables have integer keys only. Theirs lie in the tree as plain integers: a third of the memory, and a search
 //! that touches a third of the cache lines. The first string key makes it a tree of [`Key`]s, once, at the cost of a
-//! copy of the tree (the rows themselves are shared).
+//! copy of the tree.
 
 use std::ops::Bound;
 
-use crate::row::Row;
-use crate::tree::{self, Tree};
+use crate::packed::Packed;
+use crate::tree::{self, SharedLeaf, Tree, Values};
 use crate::value::Key;
 
 /// The map. `Clone` copies a pointer.
 #[derive(Clone, Debug)]
 pub(crate) enum Rows {
-    Ints(Tree<i64, Row>),
-    Keys(Tree<Key, Row>),
+    Ints(Tree<i64, Packed>),
+    Keys(Tree<Key, Packed>),
 }
 
 impl Rows {
@@ -29,7 +29,7 @@ impl Rows {
         }
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<&Row> {
+    pub(crate) fn get(&self, key: &Key) -> Option<&[u8]> {
         match (self, key) {
             (Rows::Ints(tree), Key::Int(n)) => tree.get(n),
             (Rows::Ints(_), Key::Str(_)) => None,
@@ -37,38 +37,61 @@ impl Rows {
         }
     }
 
-    /// Puts a row under a key; gives the one that it replaces.
-    pub(crate) fn insert(&mut self, key: Key, row: Row) -> Option<Row> {
+    /// Puts a row under a key. Where it replaces one, `old` sees that before it goes, and the outcome is `true`.
+    pub(crate) fn insert(&mut self, key: Key, row: &[u8], old: impl FnOnce(&[u8])) -> bool {
+        let replace = |rows: &mut Packed, at: usize, row: &[u8]| {
+            if let Some(row) = rows.get(at) {
+                old(row);
+            }
+            rows.replace(at, row);
+        };
         match (self, key) {
-            (Rows::Ints(tree), Key::Int(n)) => tree.insert(n, row),
-            (rows, key) => rows.keys().insert(key, row),
+            (Rows::Ints(tree), Key::Int(n)) => tree.insert(n, row, replace),
+            (rows, key) => rows.keys().insert(key, row, replace),
         }
     }
 
-    /// Puts a row under a key that has none; gives it back where there is one already.
-    pub(crate) fn insert_new(&mut self, key: &Key, row: Row) -> Option<Row> {
+    /// Puts a row under a key that has none; `false`, and no change, where it has.
+    pub(crate) fn insert_new(&mut self, key: &Key, row: &[u8]) -> bool {
+        let was_there = match (self, key) {
+            (Rows::Ints(tree), Key::Int(n)) => tree.insert(*n, row, |_, _, _| ()),
+            (rows, key) => rows.keys().insert(key.clone(), row, |_, _, _| ()),
+        };
+        !was_there
+    }
+
+    /// Takes the row under a key away; `old` sees it before it goes. `false` where there is none.
+    pub(crate) fn remove(&mut self, key: &Key, old: impl FnOnce(&[u8])) -> bool {
         match (self, key) {
-            (Rows::Ints(tree), Key::Int(n)) => tree.insert_new(*n, row),
-            (rows, key) => rows.keys().insert_new(key.clone(), row),
+            (Rows::Ints(tree), Key::Int(n)) => tree.remove(n, old),
+            (Rows::Ints(_), Key::Str(_)) => false,
+            (Rows::Keys(tree), key) => tree.remove(key, old),
         }
     }
 
-    /// Takes the row under a key away.
-    pub(crate) fn remove(&mut self, key: &Key) -> Option<Row> {
-        match (self, key) {
-            (Rows::Ints(tree), Key::Int(n)) => tree.remove(n),
-            (Rows::Ints(_), Key::Str(_)) => None,
-            (Rows::Keys(tree), key) => tree.remove(key),
+    /// Puts rows behind all that are there: into full leaves, a copy of its bytes each, and no search.
+    pub(crate) fn append(&mut self, run: &Run) {
+        let rows = Rest(run.iter());
+        // In order the strings come last.
+        let strings = matches!(run.last(), Some(Key::Str(_)));
+        match self {
+            Rows::Ints(tree) if !strings => {
+                let integers = run.keys.iter().map_while(|key| match key {
+                    Key::Int(n) => Some(*n),
+                    Key::Str(_) => None,
+                });
+                tree.append(integers, rows.taker());
+            }
+            rows_here => rows_here.keys().append(run.keys.iter().cloned(), rows.taker()),
         }
     }
 
     /// The tree that takes any key; makes it where there is none.
-    fn keys(&mut self) -> &mut Tree<Key, Row> {
+    fn keys(&mut self) -> &mut Tree<Key, Packed> {
         if let Rows::Ints(ints) = self {
             let mut keys = Tree::new();
-            for (n, row) in ints.iter() {
-                keys.insert(Key::Int(*n), row.clone());
-            }
+            let rows: Vec<&[u8]> = ints.values().collect();
+            keys.append(ints.iter().map(|(n, _)| Key::Int(*n)), Rest(rows.iter().copied()).taker());
             *self = Rows::Keys(keys);
         }
         match self {
@@ -83,7 +106,7 @@ impl Rows {
     }
 
     /// All rows in the order of their keys, without them.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Row> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
         let (ints, keys) = match self {
             Rows::Ints(tree) => (Some(tree.values()), None),
             Rows::Keys(tree) => (None, Some(tree.values())),
@@ -100,12 +123,151 @@ impl Rows {
             Rows::Keys(tree) => Iter::Keys(tree.iter_from(from)),
         }
     }
+}
 
-    /// The rows up to a bound, descending.
-    pub(crate) fn iter_back_from(&self, from: Bound<&Key>) -> IterBack<'_> {
-        match self {
-            Rows::Ints(tree) => IterBack::Ints(tree.iter_back_from(integer(from).as_ref())),
-            Rows::Keys(tree) => IterBack::Keys(tree.iter_back_from(from)),
+/// Rows that are still to be put into leaves.
+struct Rest<I>(I);
+
+impl<'r, I: Iterator<Item = &'r [u8]> + Clone> Rest<I> {
+    /// Puts the next so many into a leaf.
+    fn taker(mut self) -> impl FnMut(&mut Packed, usize) {
+        move |leaf, n| {
+            leaf.extend(self.0.clone().take(n));
+            if n > 0 {
+                self.0.nth(n.saturating_sub(1));
+            }
+        }
+    }
+}
+
+/// Rows in the order of their keys, made apart from their table, one behind the other.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    keys: Vec<Key>,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Run {
+    /// Puts a row, which `write` appends, behind the last one.
+    pub(crate) fn push_with(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+        self.keys.push(key);
+        write(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Makes room.
+    pub(crate) fn reserve(&mut self, rows: usize, bytes: usize) {
+        self.keys.reserve_exact(rows);
+        self.ends.reserve_exact(rows);
+        self.bytes.reserve_exact(bytes);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(crate) fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    pub(crate) fn last(&self) -> Option<&Key> {
+        self.keys.last()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).filter_map(|(start, end)| self.bytes.as_slice().get(start..*end))
+    }
+}
+
+/// A run of rows in one leaf, which stays as it is while somebody holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
+    leaf: Leaf,
+    at: usize,
+    end: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Leaf {
+    Ints(SharedLeaf<i64, Packed>),
+    Keys(SharedLeaf<Key, Packed>),
+}
+
+impl Rows {
+    /// The first rows between two bounds, those of one leaf; `None` where there are none.
+    pub(crate) fn window(&self, from: Bound<&Key>, to: Bound<&Key>) -> Option<Window> {
+        let (leaf, at) = match self {
+            Rows::Ints(_) if is_string(from) => return None,
+            Rows::Ints(tree) => tree.leaf_from(integer(from).as_ref()).map(|(leaf, at)| (Leaf::Ints(leaf), at))?,
+            Rows::Keys(tree) => tree.leaf_from(from).map(|(leaf, at)| (Leaf::Keys(leaf), at))?,
+        };
+        let end = match &leaf {
+            Leaf::Ints(leaf) => leaf.end(integer(to).as_ref()),
+            Leaf::Keys(leaf) => leaf.end(to),
+        };
+        (at < end).then_some(Window { leaf, at, end })
+    }
+
+    /// The last rows between two bounds, those of one leaf; `None` where there are none.
+    pub(crate) fn window_back(&self, from: Bound<&Key>, to: Bound<&Key>) -> Option<Window> {
+        let (leaf, end) = match self {
+            Rows::Ints(_) if is_string(from) => return None,
+            Rows::Ints(tree) => tree.leaf_back_from(integer(to).as_ref()).map(|(leaf, end)| (Leaf::Ints(leaf), end))?,
+            Rows::Keys(tree) => tree.leaf_back_from(to).map(|(leaf, end)| (Leaf::Keys(leaf), end))?,
+        };
+        let at = match &leaf {
+            Leaf::Ints(leaf) => leaf.begin(integer(from).as_ref()),
+            Leaf::Keys(leaf) => leaf.begin(from),
+        };
+        (at < end).then_some(Window { leaf, at, end })
+    }
+}
+
+impl Window {
+    pub(crate) fn first_key(&self) -> Option<Key> {
+        self.key(self.at)
+    }
+
+    pub(crate) fn last_key(&self) -> Option<Key> {
+        self.key(self.end.checked_sub(1)?)
+    }
+
+    /// Takes the first row out.
+    pub(crate) fn next(&mut self) -> Option<(Key, &[u8])> {
+        let at = self.at;
+        if at >= self.end {
+            return None;
+        }
+        self.at = at.saturating_add(1);
+        self.key(at).zip(self.row(at))
+    }
+
+    /// Takes the last row out.
+    pub(crate) fn next_back(&mut self) -> Option<(Key, &[u8])> {
+        if self.at >= self.end {
+            return None;
+        }
+        self.end = self.end.saturating_sub(1);
+        self.key(self.end).zip(self.row(self.end))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at >= self.end
+    }
+
+    fn key(&self, at: usize) -> Option<Key> {
+        match &self.leaf {
+            Leaf::Ints(leaf) => leaf.key(at).map(|n| Key::Int(*n)),
+            Leaf::Keys(leaf) => leaf.key(at).cloned(),
+        }
+    }
+
+    fn row(&self, at: usize) -> Option<&[u8]> {
+        match &self.leaf {
+            Leaf::Ints(leaf) => leaf.value(at),
+            Leaf::Keys(leaf) => leaf.value(at),
         }
     }
 }
@@ -126,14 +288,14 @@ fn integer(bound: Bound<&Key>) -> Bound<i64> {
 /// Rows in ascending order.
 pub(crate) enum Iter<'t> {
     Empty,
-    Ints(tree::Iter<'t, i64, Row>),
-    Keys(tree::Iter<'t, Key, Row>),
+    Ints(tree::Iter<'t, i64, Packed>),
+    Keys(tree::Iter<'t, Key, Packed>),
 }
 
 impl<'t> Iterator for Iter<'t> {
-    type Item = (Key, &'t Row);
+    type Item = (Key, &'t [u8]);
 
-    fn next(&mut self) -> Option<(Key, &'t Row)> {
+    fn next(&mut self) -> Option<(Key, &'t [u8])> {
         match self {
             Iter::Empty => None,
             Iter::Ints(iter) => iter.next().map(|(n, row)| (Key::Int(*n), row)),
@@ -142,33 +304,44 @@ impl<'t> Iterator for Iter<'t> {
     }
 }
 
-/// Rows in descending order.
-pub(crate) enum IterBack<'t> {
-    Ints(tree::IterBack<'t, i64, Row>),
-    Keys(tree::IterBack<'t, Key, Row>),
-}
-
-impl<'t> Iterator for IterBack<'t> {
-    type Item = (Key, &'t Row);
-
-    fn next(&mut self) -> Option<(Key, &'t Row)> {
-        match self {
-            IterBack::Ints(iter) => iter.next().map(|(n, row)| (Key::Int(*n), row)),
-            IterBack::Keys(iter) => iter.next().map(|(key, row)| (key.clone(), row)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record;
     use std::collections::BTreeMap;
 
-    fn row(n: i64) -> Row {
-        let mut bytes = Vec::new();
-        crate::row::encode_record(&record! { "n": n }, &mut bytes).unwrap();
-        Row::new(&bytes)
+    fn row(n: i64) -> Vec<u8> {
+        n.to_string().into_bytes()
+    }
+
+    fn put(rows: &mut Rows, key: Key, row: &[u8]) -> Option<Vec<u8>> {
+        let mut old = None;
+        assert_eq!(rows.insert(key, row, |row| old = Some(row.to_vec())), old.is_some());
+        old
+    }
+
+    fn take(rows: &mut Rows, key: &Key) -> Option<Vec<u8>> {
+        let mut old = None;
+        assert_eq!(rows.remove(key, |row| old = Some(row.to_vec())), old.is_some());
+        old
+    }
+
+    fn descending(rows: &Rows, to: Bound<&Key>) -> Vec<(Key, Vec<u8>)> {
+        let (mut all, mut to) = (Vec::new(), to.cloned());
+        while let Some(mut window) = rows.window_back(Bound::Unbounded, to.as_ref()) {
+            to = Bound::Excluded(window.first_key().unwrap());
+            while let Some((key, row)) = window.next_back() {
+                all.push((key, row.to_vec()));
+            }
+        }
+        all
+    }
+
+    fn assert_same(rows: &Rows, model: &BTreeMap<Key, Vec<u8>>) {
+        assert_eq!(rows.len(), model.len());
+        let model = model.iter().map(|(key, row)| (key.clone(), &**row));
+        assert!(rows.iter().eq(model.clone()));
+        assert!(rows.values().eq(model.clone().map(|(_, row)| row)));
+        assert!(descending(rows, Bound::Unbounded).into_iter().eq(model.rev().map(|(key, row)| (key, row.to_vec()))));
     }
 
     #[test]
@@ -181,27 +354,60 @@ mod tests {
                 let strings = seed % 2 == 1 && step > 300 && rng.bool();
                 let key = if strings { Key::from(n.to_string()) } else { Key::Int(n) };
                 match rng.u8(0..4) {
-                    0 => assert_eq!(rows.remove(&key), model.remove(&key)),
+                    0 => assert_eq!(take(&mut rows, &key), model.remove(&key)),
                     1 => {
                         let taken = model.contains_key(&key);
-                        assert_eq!(rows.insert_new(&key, row(step)).is_some(), taken);
+                        assert_eq!(rows.insert_new(&key, &row(step)), !taken);
                         model.entry(key.clone()).or_insert_with(|| row(step));
                     }
-                    _ => assert_eq!(rows.insert(key.clone(), row(step)), model.insert(key.clone(), row(step))),
+                    _ => assert_eq!(put(&mut rows, key.clone(), &row(step)), model.insert(key.clone(), row(step))),
                 }
-                assert_eq!((rows.len(), rows.get(&key)), (model.len(), model.get(&key)));
+                assert_eq!((rows.len(), rows.get(&key)), (model.len(), model.get(&key).map(|row| &**row)));
             }
             assert_eq!(matches!(rows, Rows::Keys(_)), seed % 2 == 1, "seed {seed}");
-            assert!(rows.values().eq(model.values()));
-            assert!(rows.iter().map(|(key, _)| key).eq(model.keys().cloned()));
+            assert_same(&rows, &model);
             for key in [Key::Int(i64::MIN), Key::Int(-3), Key::Int(40), Key::from(""), Key::from("2"), Key::from("x")] {
                 for bound in [Bound::Included(&key), Bound::Excluded(&key)] {
-                    let up = model.range((bound, Bound::Unbounded)).map(|(key, row)| (key.clone(), row));
+                    let up = model.range((bound, Bound::Unbounded)).map(|(key, row)| (key.clone(), &**row));
                     assert!(rows.iter_from(bound).eq(up), "from {bound:?}");
-                    let down = model.range((Bound::Unbounded, bound)).rev().map(|(key, row)| (key.clone(), row));
-                    assert!(rows.iter_back_from(bound).eq(down), "to {bound:?}");
+                    let down = model.range((Bound::Unbounded, bound)).rev();
+                    let down = down.map(|(key, row)| (key.clone(), row.clone()));
+                    assert!(descending(&rows, bound).into_iter().eq(down), "to {bound:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn rows_of_every_size_are_what_they_were_put_as_and_copies_never_change() {
+        for seed in 0..12 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (mut rows, mut model, mut copies) = (Rows::new(), BTreeMap::new(), Vec::new());
+            for step in 0..2_500 {
+                let key = Key::Int(rng.i64(0..400));
+                let len = if rng.u8(0..8) == 0 { rng.usize(1..5_000) } else { rng.usize(1..200) };
+                let row = vec![rng.u8(..); len];
+                let grows = step / 800 % 2 == 0;
+                if rng.u8(0..10) < if grows { 8 } else { 3 } {
+                    assert_eq!(put(&mut rows, key.clone(), &row), model.insert(key.clone(), row));
+                } else {
+                    assert_eq!(take(&mut rows, &key), model.remove(&key));
+                }
+                assert_eq!(rows.get(&key), model.get(&key).map(|row| &**row));
+                if step % 300 == 0 {
+                    copies.push((rows.clone(), model.clone()));
+                }
+            }
+            let mut run = Run::default();
+            for n in 400..400 + rng.i64(0..500) {
+                let row = vec![rng.u8(..); rng.usize(1..3_000)];
+                let key = if seed % 2 == 1 && n > 600 { Key::from(n.to_string()) } else { Key::Int(n) };
+                run.push_with(key.clone(), |out| out.extend_from_slice(&row));
+                model.insert(key, row);
+            }
+            rows.append(&run);
+            copies.push((rows, model));
+            copies.iter().for_each(|(rows, model)| assert_same(rows, model));
         }
     }
 }

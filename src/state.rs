@@ -12,8 +12,8 @@ use crate::definition::{FieldType, TableDefinition};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::limits::ROW_BYTES_MAX;
 use crate::mutation::{CommitReader, Event};
-use crate::row::{self, Parts, Row, RowRef, Shapes, Summary, Tag};
-use crate::rows::Rows;
+use crate::row::{self, Parts, RowRef, Shapes, Summary, Tag};
+use crate::rows::{self, Rows};
 use crate::tree::Tree;
 use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
@@ -35,20 +35,23 @@ pub(crate) struct TableState {
 /// Rows in the order of their keys, made apart from their table, for [`TableState::append`].
 #[derive(Debug, Default)]
 pub(crate) struct Run {
-    rows: Vec<(Key, Row)>,
+    rows: rows::Run,
     digest: Digest,
     bytes: u64,
 }
 
 impl Run {
+    /// Room for so many rows of so many bytes in all.
+    pub(crate) fn reserve(&mut self, rows: usize, bytes: usize) {
+        self.rows.reserve(rows, bytes);
+    }
+
     /// A row of that table, behind the last one.
-    pub(crate) fn push(&mut self, table: &TableState, key: Key, row: &Parts<'_>, scratch: &mut Vec<u8>) {
+    pub(crate) fn push(&mut self, table: &TableState, key: Key, row: &Parts<'_>) {
         let summary = table.shapes.summary_of(row);
         self.digest.add(summary.hash);
         self.bytes = self.bytes.saturating_add(summary.bytes);
-        scratch.clear();
-        row.append_to(scratch);
-        self.rows.push((key, Row::new(scratch)));
+        self.rows.push_with(key, |out| row.append_to(out));
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -56,11 +59,11 @@ impl Run {
     }
 
     pub(crate) fn first(&self) -> Option<&Key> {
-        self.rows.first().map(|(key, _)| key)
+        self.rows.keys().first()
     }
 
     pub(crate) fn last(&self) -> Option<&Key> {
-        self.rows.last().map(|(key, _)| key)
+        self.rows.last()
     }
 }
 
@@ -105,13 +108,13 @@ impl TableState {
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<RowRef<'_>> {
-        self.rows.get(key).map(|row| self.shapes.row(row.as_bytes()))
+        self.rows.get(key).map(|row| self.shapes.row(row))
     }
 
     /// Copies the whole row with this key; whether there is one.
     pub(crate) fn copy_to(&self, key: &Key, out: &mut Vec<u8>) -> bool {
         let Some(row) = self.rows.get(key) else { return false };
-        let parts = self.shapes.parts(row.as_bytes());
+        let parts = self.shapes.parts(row);
         out.extend_from_slice(parts.names);
         out.extend_from_slice(parts.values);
         true
@@ -119,7 +122,7 @@ impl TableState {
 
     /// All rows in the order of their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, RowRef<'_>)> {
-        self.rows.iter().map(|(key, row)| (key, self.shapes.row(row.as_bytes())))
+        self.rows.iter().map(|(key, row)| (key, self.shapes.row(row)))
     }
 
     pub(crate) fn contains_key(&self, key: &Key) -> bool {
@@ -161,19 +164,20 @@ impl TableState {
     /// The same for its names and values.
     pub(crate) fn put_split(&mut self, key: Key, row: (&[u8], &[u8])) -> bool {
         self.count_key(&key);
-        let (old, new) = self.shapes.store(row, |stored, new| (self.rows.insert(key, Row::new(stored)), new));
+        let (mut old, rows) = (None, &mut self.rows);
+        let new = self.shapes.store(row, |shapes, stored, new| {
+            rows.insert(key, stored, |row| old = Some(shapes.summary(row)));
+            new
+        });
         self.count_in(new);
-        if let Some(old) = &old {
-            self.forget(old);
-        }
-        old.is_some()
+        self.forget(old)
     }
 
     /// Puts a valid row under a key that has none; `false`, and no change, where it has.
     pub(crate) fn put_new(&mut self, key: &Key, row: &[u8]) -> bool {
         let row = self.shapes.split(row);
-        let (vacant, new) =
-            self.shapes.store(row, |stored, new| (self.rows.insert_new(key, Row::new(stored)).is_none(), new));
+        let rows = &mut self.rows;
+        let (vacant, new) = self.shapes.store(row, |_, stored, new| (rows.insert_new(key, stored), new));
         if vacant {
             self.count_key(key);
             self.count_in(new);
@@ -182,13 +186,13 @@ impl TableState {
     }
 
     /// Puts rows behind all that are there.
-    pub(crate) fn append(&mut self, run: Run) {
+    pub(crate) fn append(&mut self, run: &Run) {
         self.rows_digest.add(run.digest.to_u128());
         self.row_bytes = self.row_bytes.saturating_add(run.bytes);
-        for (key, row) in run.rows {
-            self.count_key(&key);
-            self.rows.insert(key, row);
+        for key in run.rows.keys() {
+            self.count_key(key);
         }
+        self.rows.append(&run.rows);
     }
 
     fn count_in(&mut self, new: Summary) {
@@ -207,17 +211,17 @@ impl TableState {
 
     /// Takes a row away; whether there was one.
     pub(crate) fn delete(&mut self, key: &Key) -> bool {
-        let old = self.rows.remove(key);
-        if let Some(old) = &old {
-            self.forget(old);
-        }
-        old.is_some()
+        let mut old = None;
+        self.rows.remove(key, |row| old = Some(self.shapes.summary(row)));
+        self.forget(old)
     }
 
-    fn forget(&mut self, old: &Row) {
-        let old = self.shapes.summary(old.as_bytes());
+    /// Whether there was a row to forget.
+    fn forget(&mut self, old: Option<Summary>) -> bool {
+        let Some(old) = old else { return false };
         self.rows_digest.subtract(old.hash);
         self.row_bytes = self.row_bytes.saturating_sub(old.bytes);
+        true
     }
 
     /// Checks a valid row against the schema; otherwise the field and what is wrong with it.
@@ -311,7 +315,7 @@ pub(crate) struct State {
     pub(crate) seq: Seq,
     /// Time of the newest commit.
     pub(crate) time: Timestamp,
-    tables: Tree<Arc<str>, TableState>,
+    tables: Tree<Arc<str>, Vec<TableState>>,
 }
 
 /// Why a commit does not apply to a state: nothing that this program wrote, if the checksums are to be believed.
@@ -362,13 +366,14 @@ impl State {
     pub(crate) fn create_table(&mut self, name: &str, table: TableState) -> bool {
         let vacant = !self.tables.contains_key(name);
         if vacant {
-            self.tables.insert(name.into(), table);
+            self.tables.insert(name.into(), table, |_, _, _| ());
         }
         vacant
     }
 
-    pub(crate) fn drop_table(&mut self, name: &str) -> Option<TableState> {
-        self.tables.remove(name)
+    /// `false` where there is none of that name.
+    pub(crate) fn drop_table(&mut self, name: &str) -> bool {
+        self.tables.remove(name, |_| ())
     }
 
     pub(crate) fn record_count(&self) -> u64 {
@@ -431,7 +436,9 @@ impl State {
                     }
                 }
                 Event::Drop => {
-                    self.drop_table(table).ok_or_else(|| wrong(format!("a table {table:?} to drop")))?;
+                    if !self.drop_table(table) {
+                        return Err(wrong(format!("a table {table:?} to drop")));
+                    }
                 }
             }
         }

@@ -4,7 +4,11 @@
 //! least key that belongs to the right one. A node that only this tree owns is changed in place; one that a copy of the
 //! tree still sees is cloned first, and only the nodes from the root to the change are. A table of a database is one.
 //!
+//! What a leaf's values lie in is the caller's choice ([`Values`]): a vector, or one buffer of bytes.
+//!
 //! A general persistent map (imbl 7) in its place took three times as long for a million inserts under random keys.
+
+mod walk;
 
 use std::borrow::Borrow;
 use std::ops::Bound;
@@ -12,18 +16,66 @@ use std::ops::Bound;
 use arrayvec::ArrayVec;
 use triomphe::Arc;
 
+pub(crate) use self::walk::{Iter, SharedLeaf};
+
 /// Entries of a leaf. More make the tree lower and a leaf dearer to copy while a snapshot is held.
-const LEAF_MAX: usize = 32;
+pub(crate) const LEAF_MAX: usize = 48;
 /// Children of an inner node.
 const CHILDREN_MAX: usize = 32;
 /// Separators of an inner node.
 const KEYS_MAX: usize = CHILDREN_MAX - 1;
 
+/// The values of one leaf, at most [`LEAF_MAX`] of them, in the order of their keys.
+pub(crate) trait Values: Clone {
+    /// What is put in, and what is seen of it.
+    type In<'v>;
+    type Out<'v>
+    where
+        Self: 'v;
+
+    fn new() -> Self;
+    fn get(&self, at: usize) -> Option<Self::Out<'_>>;
+    fn insert(&mut self, at: usize, value: Self::In<'_>);
+    fn remove(&mut self, at: usize);
+    /// Takes the values from a place on out.
+    fn split_off(&mut self, at: usize) -> Self;
+    /// Puts the values of a right neighbour behind the own ones.
+    fn append(&mut self, right: Self);
+}
+
+impl<V: Clone> Values for Vec<V> {
+    type In<'v> = V;
+    type Out<'v>
+        = &'v V
+    where
+        V: 'v;
+
+    fn new() -> Vec<V> {
+        Vec::new()
+    }
+
+    fn get(&self, at: usize) -> Option<&V> {
+        <[V]>::get(self, at)
+    }
+
+    fn insert(&mut self, at: usize, value: V) {
+        Vec::insert(self, at, value);
+    }
+
+    fn remove(&mut self, at: usize) {
+        Vec::remove(self, at);
+    }
+
+    fn split_off(&mut self, at: usize) -> Vec<V> {
+        Vec::split_off(self, at)
+    }
+
+    fn append(&mut self, mut right: Vec<V>) {
+        Vec::append(self, &mut right);
+    }
+}
+
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there are dozens of leaves to each inner node, and a box would cost a miss"
-)]
 enum Node<K, V> {
     Leaf(Leaf<K, V>),
     Inner(Inner<K, V>),
@@ -32,7 +84,7 @@ enum Node<K, V> {
 #[derive(Clone, Debug)]
 struct Leaf<K, V> {
     keys: ArrayVec<K, LEAF_MAX>,
-    values: ArrayVec<V, LEAF_MAX>,
+    values: V,
 }
 
 #[derive(Clone, Debug)]
@@ -55,10 +107,10 @@ impl<K, V> Clone for Tree<K, V> {
     }
 }
 
-/// What an insertion did to a node: the value replaced, and the right half where the node was split.
-type Inserted<K, V> = (Option<V>, Option<(K, Arc<Node<K, V>>)>);
+/// The right half of a node that was split, and the least key that belongs there.
+type Split<K, V> = Option<(K, Arc<Node<K, V>>)>;
 
-impl<K: Ord + Clone, V: Clone> Tree<K, V> {
+impl<K: Ord + Clone, V: Values> Tree<K, V> {
     pub(crate) fn new() -> Tree<K, V> {
         Tree { root: Arc::new(Node::Leaf(Leaf::new())), len: 0 }
     }
@@ -67,7 +119,7 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
         self.len
     }
 
-    pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<V::Out<'_>>
     where
         K: Borrow<Q>,
     {
@@ -87,39 +139,23 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
         self.get(key).is_some()
     }
 
-    /// Access for change: copies the nodes that lead there where they are shared.
-    pub(crate) fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
-    where
-        K: Borrow<Q>,
-    {
-        let mut node = Arc::make_mut(&mut self.root);
-        loop {
-            match node {
-                Node::Inner(inner) => {
-                    let child = inner.child_of(key);
-                    node = Arc::make_mut(inner.children.get_mut(child)?);
-                }
-                Node::Leaf(leaf) => {
-                    let at = leaf.find(key).ok()?;
-                    return leaf.values.get_mut(at);
-                }
-            }
+    /// Puts a value under a key. Where there is one already, `occupied` decides, and the outcome is `true`.
+    pub(crate) fn insert<'v>(
+        &mut self,
+        key: K,
+        value: V::In<'v>,
+        occupied: impl FnOnce(&mut V, usize, V::In<'v>),
+    ) -> bool {
+        let (was_there, split) = insert(&mut self.root, key, value, occupied);
+        self.grow(split);
+        if !was_there {
+            self.len = self.len.saturating_add(1);
         }
+        was_there
     }
 
-    /// Puts a value under a key; gives the one that it replaces.
-    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        self.insert_with(key, value, |old, value| std::mem::replace(old, value))
-    }
-
-    /// Puts a value under a key that has none; gives it back where there is one already.
-    pub(crate) fn insert_new(&mut self, key: K, value: V) -> Option<V> {
-        self.insert_with(key, value, |_, value| value)
-    }
-
-    /// `occupied` decides about a value that is there already, and what to give back.
-    fn insert_with(&mut self, key: K, value: V, occupied: impl FnOnce(&mut V, V) -> V) -> Option<V> {
-        let (old, split) = insert(&mut self.root, key, value, occupied);
+    /// A new root over the two halves of the old one.
+    fn grow(&mut self, split: Split<K, V>) {
         if let Some((key, right)) = split {
             let (mut keys, mut children) = (ArrayVec::new(), ArrayVec::new());
             keys.push(key);
@@ -127,25 +163,38 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
             children.push(right);
             self.root = Arc::new(Node::Inner(Inner { keys, children }));
         }
-        if old.is_none() {
-            self.len = self.len.saturating_add(1);
-        }
-        old
     }
 
-    /// Takes the value under a key away.
-    pub(crate) fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    /// Puts entries behind all that are there: their keys ascend, from above the greatest. `take` puts the next so many
+    /// values behind the last one of a leaf. Every leaf is left full but for the last.
+    pub(crate) fn append(&mut self, keys: impl Iterator<Item = K>, mut take: impl FnMut(&mut V, usize)) {
+        let mut keys = keys.fuse();
+        let leaf = last_leaf(&mut self.root);
+        let before = leaf.keys.len();
+        leaf.keys.extend(keys.by_ref().take(LEAF_MAX.saturating_sub(before)));
+        let added = leaf.keys.len().saturating_sub(before);
+        take(&mut leaf.values, added);
+        self.len = self.len.saturating_add(added);
+        loop {
+            let mut leaf = Leaf { keys: keys.by_ref().take(LEAF_MAX).collect(), values: V::new() };
+            let Some(least) = leaf.keys.first().cloned() else { break };
+            take(&mut leaf.values, leaf.keys.len());
+            self.len = self.len.saturating_add(leaf.keys.len());
+            let split = push(&mut self.root, least, Arc::new(Node::Leaf(leaf)));
+            self.grow(split);
+        }
+    }
+
+    /// Takes the value under a key away; `old` sees it before it goes. `false` where there is none.
+    pub(crate) fn remove<Q: Ord + ?Sized>(&mut self, key: &Q, old: impl FnOnce(V::Out<'_>)) -> bool
     where
         K: Borrow<Q>,
     {
         // Looked for first, so that a key that is not there costs no copies.
-        if !self.contains_key(key) {
-            return None;
-        }
-        let old = remove(&mut self.root, key);
-        if old.is_some() {
-            self.len = self.len.saturating_sub(1);
-        }
+        let Some(value) = self.get(key) else { return false };
+        old(value);
+        remove(&mut self.root, key);
+        self.len = self.len.saturating_sub(1);
         if self.root.size() == 0 {
             self.root = Arc::new(Node::Leaf(Leaf::new()));
         }
@@ -156,7 +205,7 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
         {
             self.root = only;
         }
-        old
+        true
     }
 
     /// All entries in order.
@@ -165,7 +214,7 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
     }
 
     /// All values in the order of their keys.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = V::Out<'_>> {
         self.iter().map(|(_, value)| value)
     }
 
@@ -190,46 +239,84 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
                     }
                 }
                 Node::Leaf(leaf) => {
-                    let at = match from {
-                        Bound::Unbounded => 0,
-                        Bound::Included(key) => leaf.find(key).unwrap_or_else(|at| at),
-                        Bound::Excluded(key) => leaf.find(key).map_or_else(|at| at, |at| at.saturating_add(1)),
-                    };
-                    iter.leaf = Some((leaf, at));
+                    iter.leaf = Some((leaf, leaf.begin(from)));
                     return iter;
                 }
             }
         }
     }
 
-    /// The entries up to a bound, descending.
-    pub(crate) fn iter_back_from<Q: Ord + ?Sized>(&self, from: Bound<&Q>) -> IterBack<'_, K, V>
+    /// The leaf that holds the first entry from a bound on, and which one that is.
+    pub(crate) fn leaf_from<Q: Ord + ?Sized>(&self, mut from: Bound<&Q>) -> Option<(SharedLeaf<K, V>, usize)>
     where
         K: Borrow<Q>,
     {
-        let mut iter = IterBack { above: Vec::new(), leaf: None };
-        let mut node = &*self.root;
+        let (mut node, mut right) = (&self.root, None);
         loop {
-            match node {
+            match &**node {
+                Node::Inner(inner) => {
+                    let child = match from {
+                        Bound::Unbounded => 0,
+                        Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
+                    };
+                    right = inner.children.get(child.saturating_add(1)).or(right);
+                    node = inner.children.get(child)?;
+                }
+                Node::Leaf(leaf) => {
+                    let at = leaf.begin(from);
+                    if at < leaf.keys.len() {
+                        return Some((SharedLeaf(node.clone()), at));
+                    }
+                    (node, from) = (right.take()?, Bound::Unbounded);
+                }
+            }
+        }
+    }
+
+    /// The leaf that holds the last entry up to a bound, and how many of it are not behind the bound.
+    pub(crate) fn leaf_back_from<Q: Ord + ?Sized>(&self, mut from: Bound<&Q>) -> Option<(SharedLeaf<K, V>, usize)>
+    where
+        K: Borrow<Q>,
+    {
+        let (mut node, mut left) = (&self.root, None);
+        loop {
+            match &**node {
                 Node::Inner(inner) => {
                     let child = match from {
                         Bound::Unbounded => inner.children.len().saturating_sub(1),
                         Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
                     };
-                    iter.above.push((inner, child));
-                    match inner.children.get(child) {
-                        Some(child) => node = child,
-                        None => return iter,
-                    }
+                    left = child.checked_sub(1).and_then(|child| inner.children.get(child)).or(left);
+                    node = inner.children.get(child)?;
                 }
                 Node::Leaf(leaf) => {
-                    let end = match from {
-                        Bound::Unbounded => leaf.keys.len(),
-                        Bound::Included(key) => leaf.find(key).map_or_else(|at| at, |at| at.saturating_add(1)),
-                        Bound::Excluded(key) => leaf.find(key).unwrap_or_else(|at| at),
-                    };
-                    iter.leaf = Some((leaf, end));
-                    return iter;
+                    let end = leaf.end(from);
+                    if end > 0 {
+                        return Some((SharedLeaf(node.clone()), end));
+                    }
+                    (node, from) = (left.take()?, Bound::Unbounded);
+                }
+            }
+        }
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Tree<K, Vec<V>> {
+    /// Access for change: copies the nodes that lead there where they are shared.
+    pub(crate) fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        let mut node = Arc::make_mut(&mut self.root);
+        loop {
+            match node {
+                Node::Inner(inner) => {
+                    let child = inner.child_of(key);
+                    node = Arc::make_mut(inner.children.get_mut(child)?);
+                }
+                Node::Leaf(leaf) => {
+                    let at = leaf.find(key).ok()?;
+                    return leaf.values.get_mut(at);
                 }
             }
         }
@@ -252,9 +339,33 @@ fn partition<K>(keys: &[K], is_before: impl Fn(&K) -> bool) -> usize {
     from.saturating_add(rest)
 }
 
-impl<K: Ord + Clone, V: Clone> Leaf<K, V> {
+impl<K: Ord + Clone, V: Values> Leaf<K, V> {
     fn new() -> Leaf<K, V> {
-        Leaf { keys: ArrayVec::new(), values: ArrayVec::new() }
+        Leaf { keys: ArrayVec::new(), values: V::new() }
+    }
+
+    /// The first entry that is not before a bound.
+    fn begin<Q: Ord + ?Sized>(&self, from: Bound<&Q>) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        match from {
+            Bound::Unbounded => 0,
+            Bound::Included(key) => self.find(key).unwrap_or_else(|at| at),
+            Bound::Excluded(key) => self.find(key).map_or_else(|at| at, |at| at.saturating_add(1)),
+        }
+    }
+
+    /// How many entries are not behind a bound.
+    fn end<Q: Ord + ?Sized>(&self, to: Bound<&Q>) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        match to {
+            Bound::Unbounded => self.keys.len(),
+            Bound::Included(key) => self.find(key).map_or_else(|at| at, |at| at.saturating_add(1)),
+            Bound::Excluded(key) => self.find(key).unwrap_or_else(|at| at),
+        }
     }
 
     fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<usize, usize>
@@ -266,7 +377,7 @@ impl<K: Ord + Clone, V: Clone> Leaf<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V: Clone> Inner<K, V> {
+impl<K: Ord + Clone, V: Values> Inner<K, V> {
     /// Which child holds the key, if any does.
     fn child_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
     where
@@ -276,94 +387,128 @@ impl<K: Ord + Clone, V: Clone> Inner<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V: Clone> Node<K, V> {
+impl<K: Ord + Clone, V: Values> Node<K, V> {
     fn size(&self) -> usize {
         match self {
             Node::Leaf(leaf) => leaf.keys.len(),
             Node::Inner(inner) => inner.children.len(),
         }
     }
+
+    fn max(&self) -> usize {
+        match self {
+            Node::Leaf(_) => LEAF_MAX,
+            Node::Inner(_) => CHILDREN_MAX,
+        }
+    }
 }
 
-fn insert<K: Ord + Clone, V: Clone>(
+/// Says whether the key had a value.
+fn insert<'v, K: Ord + Clone, V: Values>(
     node: &mut Arc<Node<K, V>>,
     key: K,
-    value: V,
-    occupied: impl FnOnce(&mut V, V) -> V,
-) -> Inserted<K, V> {
+    value: V::In<'v>,
+    occupied: impl FnOnce(&mut V, usize, V::In<'v>),
+) -> (bool, Split<K, V>) {
     match Arc::make_mut(node) {
         Node::Leaf(leaf) => {
             let at = match leaf.find(&key) {
                 Ok(at) => {
-                    let old = leaf.values.get_mut(at).map(|old| occupied(old, value));
-                    return (old, None);
+                    occupied(&mut leaf.values, at, value);
+                    return (true, None);
                 }
                 Err(at) => at,
             };
             if leaf.keys.len() < LEAF_MAX {
                 leaf.keys.insert(at, key);
                 leaf.values.insert(at, value);
-                return (None, None);
+                return (false, None);
             }
             // At its end a leaf is left full, so that keys that come in order fill every leaf.
             let middle = if at == LEAF_MAX { LEAF_MAX } else { LEAF_MAX / 2 };
-            let mut right =
-                Leaf { keys: leaf.keys.drain(middle..).collect(), values: leaf.values.drain(middle..).collect() };
+            let mut right = Leaf { keys: leaf.keys.drain(middle..).collect(), values: leaf.values.split_off(middle) };
             let (half, at) = if at >= middle { (&mut right, at.saturating_sub(middle)) } else { (leaf, at) };
             half.keys.insert(at, key);
             half.values.insert(at, value);
             let least = right.keys.first().cloned();
-            (None, least.map(|least| (least, Arc::new(Node::Leaf(right)))))
+            (false, least.map(|least| (least, Arc::new(Node::Leaf(right)))))
         }
         Node::Inner(inner) => {
             let at = inner.child_of(&key);
             let Some(child) = inner.children.get_mut(at) else {
                 unreachable!("an inner node has a child for every key")
             };
-            let (old, split) = insert(child, key, value, occupied);
-            let Some((key, right)) = split else { return (old, None) };
-            if inner.children.len() < CHILDREN_MAX {
-                inner.keys.insert(at, key);
-                inner.children.insert(at.saturating_add(1), right);
-                return (old, None);
-            }
-            // Children middle.. go right; the separator before them goes up.
-            let middle = if at == KEYS_MAX { KEYS_MAX } else { CHILDREN_MAX / 2 };
-            let mut new = Inner {
-                keys: inner.keys.drain(middle..).collect(),
-                children: inner.children.drain(middle..).collect(),
-            };
-            let Some(up) = inner.keys.pop() else { unreachable!("middle is at least 1") };
-            let (half, at) = if at >= middle { (&mut new, at.saturating_sub(middle)) } else { (inner, at) };
-            half.keys.insert(at, key);
-            half.children.insert(at.saturating_add(1), right);
-            (old, Some((up, Arc::new(Node::Inner(new)))))
+            let (was_there, split) = insert(child, key, value, occupied);
+            (was_there, split.and_then(|(key, right)| inner.add(at, key, right)))
         }
     }
 }
 
-fn remove<K: Ord + Clone + Borrow<Q>, V: Clone, Q: Ord + ?Sized>(node: &mut Arc<Node<K, V>>, key: &Q) -> Option<V> {
+/// Puts a leaf behind the last one.
+fn push<K: Ord + Clone, V: Values>(node: &mut Arc<Node<K, V>>, least: K, leaf: Arc<Node<K, V>>) -> Split<K, V> {
+    match &**node {
+        Node::Leaf(_) => Some((least, leaf)),
+        Node::Inner(_) => {
+            let Node::Inner(inner) = Arc::make_mut(node) else { return None };
+            let (key, right) = push(inner.children.last_mut()?, least, leaf)?;
+            inner.add(inner.keys.len(), key, right)
+        }
+    }
+}
+
+fn last_leaf<K: Ord + Clone, V: Values>(node: &mut Arc<Node<K, V>>) -> &mut Leaf<K, V> {
+    match Arc::make_mut(node) {
+        Node::Leaf(leaf) => leaf,
+        Node::Inner(inner) => match inner.children.last_mut() {
+            Some(child) => last_leaf(child),
+            None => unreachable!("an inner node has children"),
+        },
+    }
+}
+
+fn remove<K: Ord + Clone + Borrow<Q>, V: Values, Q: Ord + ?Sized>(node: &mut Arc<Node<K, V>>, key: &Q) {
     match Arc::make_mut(node) {
         Node::Leaf(leaf) => {
-            let at = leaf.find(key).ok()?;
-            leaf.keys.remove(at);
-            Some(leaf.values.remove(at))
+            if let Ok(at) = leaf.find(key) {
+                leaf.keys.remove(at);
+                leaf.values.remove(at);
+            }
         }
         Node::Inner(inner) => {
             let at = inner.child_of(key);
-            let old = remove(inner.children.get_mut(at)?, key);
+            if let Some(child) = inner.children.get_mut(at) {
+                remove(child, key);
+            }
             inner.mend(at);
-            old
         }
     }
 }
 
-impl<K: Ord + Clone, V: Clone> Inner<K, V> {
+impl<K: Ord + Clone, V: Values> Inner<K, V> {
+    /// Takes in the right half of a child that was split; splits this node where it is full.
+    fn add(&mut self, at: usize, key: K, right: Arc<Node<K, V>>) -> Split<K, V> {
+        if self.children.len() < CHILDREN_MAX {
+            self.keys.insert(at, key);
+            self.children.insert(at.saturating_add(1), right);
+            return None;
+        }
+        // Children middle.. go right; the separator before them goes up.
+        let middle = if at == KEYS_MAX { KEYS_MAX } else { CHILDREN_MAX / 2 };
+        let mut new =
+            Inner { keys: self.keys.drain(middle..).collect(), children: self.children.drain(middle..).collect() };
+        let Some(up) = self.keys.pop() else { unreachable!("middle is at least 1") };
+        let (half, at) = if at >= middle { (&mut new, at.saturating_sub(middle)) } else { (self, at) };
+        half.keys.insert(at, key);
+        half.children.insert(at.saturating_add(1), right);
+        Some((up, Arc::new(Node::Inner(new))))
+    }
+
     /// Drops a child that has become empty; merges one that has become small with a neighbour, where both fit into one
     /// with room to spare.
     fn mend(&mut self, at: usize) {
         let size = |at: usize| self.children.get(at).map(|child| child.size());
         let Some(own) = size(at) else { return };
+        let max = self.children.get(at).map_or(0, |child| child.max());
         if own == 0 {
             // Its keys' range falls to a neighbour; without one, this node is empty too, and its parent sees to it.
             self.children.remove(at);
@@ -372,10 +517,10 @@ impl<K: Ord + Clone, V: Clone> Inner<K, V> {
             }
             return;
         }
-        if own > LEAF_MAX / 4 {
+        if own > max / 4 {
             return;
         }
-        let fits = |other: Option<usize>| other.is_some_and(|other| own.saturating_add(other) <= LEAF_MAX * 3 / 4);
+        let fits = |other: Option<usize>| other.is_some_and(|other| own.saturating_add(other) <= max / 4 * 3);
         let left = if at > 0 && fits(size(at.saturating_sub(1))) {
             at.saturating_sub(1)
         } else if fits(size(at.saturating_add(1))) {
@@ -389,7 +534,7 @@ impl<K: Ord + Clone, V: Clone> Inner<K, V> {
         match (Arc::make_mut(child), Arc::unwrap_or_clone(right)) {
             (Node::Leaf(left), Node::Leaf(right)) => {
                 left.keys.extend(right.keys);
-                left.values.extend(right.values);
+                left.values.append(right.values);
             }
             (Node::Inner(left), Node::Inner(right)) => {
                 left.keys.push(separator);
@@ -401,108 +546,64 @@ impl<K: Ord + Clone, V: Clone> Inner<K, V> {
     }
 }
 
-/// Entries in ascending order.
-pub(crate) struct Iter<'t, K, V> {
-    /// The way down, each with the next child to visit.
-    above: Vec<(&'t Inner<K, V>, usize)>,
-    leaf: Option<(&'t Leaf<K, V>, usize)>,
-}
-
-impl<'t, K, V> Iterator for Iter<'t, K, V> {
-    type Item = (&'t K, &'t V);
-
-    fn next(&mut self) -> Option<(&'t K, &'t V)> {
-        loop {
-            let (leaf, at) = self.leaf.as_mut()?;
-            if let (Some(key), Some(value)) = (leaf.keys.get(*at), leaf.values.get(*at)) {
-                *at = at.saturating_add(1);
-                return Some((key, value));
-            }
-            self.leaf = None;
-            while let Some((inner, next)) = self.above.last_mut() {
-                let Some(mut node) = inner.children.get(*next) else {
-                    self.above.pop();
-                    continue;
-                };
-                *next = next.saturating_add(1);
-                while let Node::Inner(inner) = &**node {
-                    self.above.push((inner, 1));
-                    match inner.children.first() {
-                        Some(first) => node = first,
-                        None => break,
-                    }
-                }
-                if let Node::Leaf(leaf) = &**node {
-                    self.leaf = Some((leaf, 0));
-                }
-                break;
-            }
-        }
-    }
-}
-
-/// Entries in descending order.
-pub(crate) struct IterBack<'t, K, V> {
-    /// The way down, each with the child visited last.
-    above: Vec<(&'t Inner<K, V>, usize)>,
-    /// The entries before this index are still to come.
-    leaf: Option<(&'t Leaf<K, V>, usize)>,
-}
-
-impl<'t, K, V> Iterator for IterBack<'t, K, V> {
-    type Item = (&'t K, &'t V);
-
-    fn next(&mut self) -> Option<(&'t K, &'t V)> {
-        loop {
-            let (leaf, end) = self.leaf.as_mut()?;
-            if let Some(at) = end.checked_sub(1) {
-                *end = at;
-                return Some((leaf.keys.get(at)?, leaf.values.get(at)?));
-            }
-            self.leaf = None;
-            while let Some((inner, visited)) = self.above.last_mut() {
-                let Some(at) = visited.checked_sub(1) else {
-                    self.above.pop();
-                    continue;
-                };
-                *visited = at;
-                let mut node = inner.children.get(at)?;
-                while let Node::Inner(inner) = &**node {
-                    let last = inner.children.len().saturating_sub(1);
-                    self.above.push((inner, last));
-                    node = inner.children.get(last)?;
-                }
-                if let Node::Leaf(leaf) = &**node {
-                    self.leaf = Some((leaf, leaf.keys.len()));
-                }
-                break;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn check(tree: &Tree<u32, u32>, model: &BTreeMap<u32, u32>, rng: &mut fastrand::Rng) {
+    fn put(tree: &mut Tree<u32, Vec<u32>>, key: u32, value: u32) -> Option<u32> {
+        let mut old = None;
+        let was_there = tree.insert(key, value, |values, at, value| {
+            old = values.get_mut(at).map(|old| std::mem::replace(old, value));
+        });
+        assert_eq!(was_there, old.is_some());
+        old
+    }
+
+    fn take(tree: &mut Tree<u32, Vec<u32>>, key: u32) -> Option<u32> {
+        let mut old = None;
+        assert_eq!(tree.remove(&key, |value| old = Some(*value)), old.is_some());
+        old
+    }
+
+    /// All entries up to a bound, leaf by leaf.
+    fn descending(tree: &Tree<u32, Vec<u32>>, to: Bound<&u32>) -> impl Iterator<Item = (u32, u32)> {
+        let mut all = Vec::new();
+        let mut to = to.cloned();
+        while let Some((leaf, end)) = tree.leaf_back_from(to.as_ref()) {
+            all.extend((0..end).rev().map(|at| (*leaf.key(at).unwrap(), *leaf.value(at).unwrap())));
+            to = Bound::Excluded(*leaf.key(0).unwrap());
+        }
+        all.into_iter()
+    }
+
+    fn leaves<K, V>(node: &Node<K, V>) -> usize {
+        match node {
+            Node::Leaf(_) => 1,
+            Node::Inner(inner) => inner.children.iter().map(|child| leaves(child)).sum(),
+        }
+    }
+
+    fn check(tree: &Tree<u32, Vec<u32>>, model: &BTreeMap<u32, u32>, rng: &mut fastrand::Rng) {
         assert_eq!(tree.len(), model.len());
         assert!(tree.iter().eq(model.iter()));
-        assert!(tree.iter_back_from::<u32>(Bound::Unbounded).eq(model.iter().rev()));
+        assert!(descending(tree, Bound::Unbounded).eq(model.iter().rev().map(|(k, v)| (*k, *v))));
         for _ in 0..20 {
             let key = rng.u32(0..700);
             assert_eq!(tree.get(&key), model.get(&key));
             for bound in [Bound::Included(&key), Bound::Excluded(&key)] {
                 assert!(tree.iter_from(bound).eq(model.range((bound, Bound::Unbounded))), "from {bound:?}");
-                assert!(tree.iter_back_from(bound).eq(model.range((Bound::Unbounded, bound)).rev()), "to {bound:?}");
+                let up = tree.leaf_from(bound).and_then(|(leaf, at)| Some((*leaf.key(at)?, *leaf.value(at)?)));
+                assert_eq!(up, model.range((bound, Bound::Unbounded)).next().map(|(k, v)| (*k, *v)));
+                let down = model.range((Bound::Unbounded, bound)).rev().map(|(k, v)| (*k, *v));
+                assert!(descending(tree, bound).eq(down), "to {bound:?}");
             }
         }
         depth(&tree.root, None, None);
     }
 
     /// Checks order, separators and equal depth; gives the depth.
-    fn depth(node: &Node<u32, u32>, least: Option<u32>, above: Option<u32>) -> usize {
+    fn depth(node: &Node<u32, Vec<u32>>, least: Option<u32>, above: Option<u32>) -> usize {
         match node {
             Node::Leaf(leaf) => {
                 assert_eq!(leaf.keys.len(), leaf.values.len());
@@ -535,9 +636,9 @@ mod tests {
                 let key = if seed % 3 == 0 { step % 700 } else { rng.u32(0..700) };
                 let grows = (step / 700) % 2 == 0;
                 if rng.u8(0..10) < if grows { 8 } else { 2 } {
-                    assert_eq!(tree.insert(key, step), model.insert(key, step), "seed {seed}");
+                    assert_eq!(put(&mut tree, key, step), model.insert(key, step), "seed {seed}");
                 } else {
-                    assert_eq!(tree.remove(&key), model.remove(&key), "seed {seed}");
+                    assert_eq!(take(&mut tree, key), model.remove(&key), "seed {seed}");
                 }
                 if let (Some(a), Some(b)) = (tree.get_mut(&(key / 2)), model.get_mut(&(key / 2))) {
                     *a = step;
@@ -552,7 +653,7 @@ mod tests {
                 check(tree, model, &mut rng);
             }
             for key in 0..700 {
-                assert_eq!(tree.remove(&key), model.remove(&key));
+                assert_eq!(take(&mut tree, key), model.remove(&key));
             }
             check(&tree, &model, &mut rng);
             assert_eq!(tree.iter().next(), None);
@@ -560,24 +661,29 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_has_a_value_keeps_it_when_a_new_one_is_wanted() {
-        let mut tree = Tree::new();
-        assert_eq!(tree.insert_new(1, 'a'), None);
-        assert_eq!(tree.insert_new(1, 'b'), Some('b'));
-        assert_eq!((tree.get(&1), tree.len()), (Some(&'a'), 1));
+    fn entries_appended_are_those_that_insertion_makes_and_fill_the_leaves() {
+        for (first, more) in [(0, 5), (0, 10_000), (7, 3_000), (48, 48), (1_000, 100), (2_000, 0)] {
+            let (mut tree, mut model) = (Tree::new(), BTreeMap::new());
+            for key in 0..first {
+                put(&mut tree, key, key);
+                model.insert(key, key);
+            }
+            let before = (tree.clone(), model.clone());
+            let mut values = first..first + more;
+            tree.append(first..first + more, |leaf, n| leaf.extend(values.by_ref().take(n)));
+            model.extend((first..first + more).map(|key| (key, key)));
+            let mut rng = fastrand::Rng::with_seed(1);
+            check(&tree, &model, &mut rng);
+            check(&before.0, &before.1, &mut rng);
+            assert_eq!(leaves(&tree.root), model.len().div_ceil(LEAF_MAX).max(1));
+        }
     }
 
     #[test]
     fn keys_in_order_fill_the_leaves() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::<i32, Vec<()>>::new();
         for key in 0..10_000 {
-            tree.insert(key, ());
-        }
-        fn leaves(node: &Node<i32, ()>) -> usize {
-            match node {
-                Node::Leaf(_) => 1,
-                Node::Inner(inner) => inner.children.iter().map(|child| leaves(child)).sum(),
-            }
+            assert!(!tree.insert(key, (), |_, _, ()| ()));
         }
         assert_eq!(leaves(&tree.root), 10_000_usize.div_ceil(LEAF_MAX));
     }

@@ -1,6 +1,5 @@
 //! Reading: a frozen view of all tables, of one table, and iterators over it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
@@ -12,8 +11,8 @@ use crate::batch::no_table;
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
-use crate::row::{self, Row, RowRef, Shapes};
-use crate::rows::Rows;
+use crate::row::{self, RowRef, Shapes};
+use crate::rows::{Rows, Window};
 use crate::state::{State, TableState};
 use crate::value::{Key, Record};
 
@@ -200,18 +199,17 @@ pub(crate) fn decode_as<'r, T: DeserializeOwned>(table: &str, key: &Key, row: im
     })
 }
 
-/// How many rows are fetched from the tree at a time.
-const FETCH: usize = 128;
-
-/// An owning iterator over the rows of a frozen table: fetches a few rows at a time from either end.
+/// An owning iterator over the rows of a frozen table: from either end it holds the leaf that it has come to, and seeks
+/// once a leaf.
 #[derive(Clone)]
 struct Range {
     rows: Rows,
     shapes: Shapes,
+    /// What is left, but for the windows.
     front: Bound<Key>,
     back: Bound<Key>,
-    front_rows: VecDeque<(Key, Row)>,
-    back_rows: VecDeque<(Key, Row)>,
+    front_rows: Option<Window>,
+    back_rows: Option<Window>,
 }
 
 impl Range {
@@ -222,51 +220,37 @@ impl Range {
             shapes: table.shapes().clone(),
             front: bound(keys.start_bound()),
             back: bound(keys.end_bound()),
-            front_rows: VecDeque::new(),
-            back_rows: VecDeque::new(),
+            front_rows: None,
+            back_rows: None,
         }
     }
 
-    /// Whether a key lies before the end of what is left, or behind its beginning.
-    fn is_before_back(&self, key: &Key) -> bool {
-        match &self.back {
-            Bound::Unbounded => true,
-            Bound::Included(back) => key <= back,
-            Bound::Excluded(back) => key < back,
-        }
-    }
-
-    fn is_behind_front(&self, key: &Key) -> bool {
-        match &self.front {
-            Bound::Unbounded => true,
-            Bound::Included(front) => key >= front,
-            Bound::Excluded(front) => key > front,
-        }
-    }
-
-    fn next(&mut self) -> Option<(Key, Row)> {
-        if self.front_rows.is_empty() {
-            let from = self.rows.iter_from(self.front.as_ref());
-            let rows = from.take_while(|(key, _)| self.is_before_back(key)).take(FETCH);
-            self.front_rows = rows.map(|(key, row)| (key, row.clone())).collect();
-            if let Some((key, _)) = self.front_rows.back() {
-                self.front = Bound::Excluded(key.clone());
+    fn next(&mut self) -> Option<(Key, RowRef<'_>)> {
+        if self.front_rows.as_ref().is_none_or(Window::is_empty) {
+            self.front_rows = self.rows.window(self.front.as_ref(), self.back.as_ref());
+            if let Some(key) = self.front_rows.as_ref().and_then(Window::last_key) {
+                self.front = Bound::Excluded(key);
             }
         }
-        self.front_rows.pop_front().or_else(|| self.back_rows.pop_front())
+        let (key, row) = match &mut self.front_rows {
+            Some(window) => window.next(),
+            None => self.back_rows.as_mut()?.next(),
+        }?;
+        Some((key, self.shapes.row(row)))
     }
 
-    fn next_back(&mut self) -> Option<(Key, Row)> {
-        if self.back_rows.is_empty() {
-            let from = self.rows.iter_back_from(self.back.as_ref());
-            let rows = from.take_while(|(key, _)| self.is_behind_front(key)).take(FETCH);
-            self.back_rows = rows.map(|(key, row)| (key, row.clone())).collect();
-            self.back_rows.make_contiguous().reverse();
-            if let Some((key, _)) = self.back_rows.front() {
-                self.back = Bound::Excluded(key.clone());
+    fn next_back(&mut self) -> Option<(Key, RowRef<'_>)> {
+        if self.back_rows.as_ref().is_none_or(Window::is_empty) {
+            self.back_rows = self.rows.window_back(self.front.as_ref(), self.back.as_ref());
+            if let Some(key) = self.back_rows.as_ref().and_then(Window::first_key) {
+                self.back = Bound::Excluded(key);
             }
         }
-        self.back_rows.pop_back().or_else(|| self.front_rows.pop_back())
+        let (key, row) = match &mut self.back_rows {
+            Some(window) => window.next_back(),
+            None => self.front_rows.as_mut()?.next_back(),
+        }?;
+        Some((key, self.shapes.row(row)))
     }
 }
 
@@ -278,13 +262,13 @@ impl Iterator for Records {
     type Item = (Key, Record);
 
     fn next(&mut self) -> Option<(Key, Record)> {
-        self.0.next().map(|(key, row)| (key, decode_record(self.0.shapes.row(row.as_bytes()))))
+        self.0.next().map(|(key, row)| (key, decode_record(row)))
     }
 }
 
 impl DoubleEndedIterator for Records {
     fn next_back(&mut self) -> Option<(Key, Record)> {
-        self.0.next_back().map(|(key, row)| (key, decode_record(self.0.shapes.row(row.as_bytes()))))
+        self.0.next_back().map(|(key, row)| (key, decode_record(row)))
     }
 }
 
@@ -307,14 +291,14 @@ impl<T: DeserializeOwned> Iterator for RecordsAs<T> {
 
     fn next(&mut self) -> Option<Result<(Key, T)>> {
         let (key, row) = self.rows.next()?;
-        Some(decode_as(&self.name, &key, self.rows.shapes.row(row.as_bytes())).map(|value| (key, value)))
+        Some(decode_as(&self.name, &key, row).map(|value| (key, value)))
     }
 }
 
 impl<T: DeserializeOwned> DoubleEndedIterator for RecordsAs<T> {
     fn next_back(&mut self) -> Option<Result<(Key, T)>> {
         let (key, row) = self.rows.next_back()?;
-        Some(decode_as(&self.name, &key, self.rows.shapes.row(row.as_bytes())).map(|value| (key, value)))
+        Some(decode_as(&self.name, &key, row).map(|value| (key, value)))
     }
 }
 

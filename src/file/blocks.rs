@@ -99,7 +99,7 @@ impl Blocks {
             }
             *last = run.last().cloned().or_else(|| last.take());
             let count = run.len() as u64;
-            table.append(run);
+            table.append(&run);
             self.spare.push(block.payload);
             each(count, block.end)?;
         }
@@ -212,8 +212,8 @@ fn decode(table: &TableState, block: &Block) -> Result<Decoded, Refused> {
         return Err((reader.pos(), "at least one row in a block".to_owned()));
     }
     let mut run = Run::default();
+    run.reserve(count, block.payload.len());
     let (mut first_at, mut used) = (None, 0_usize);
-    let mut scratch = Vec::new();
     for _ in 0..count {
         let before = reader.clone();
         let index = if shapes.len() > 1 { reader.u64().map_err(malformed)? } else { 0 };
@@ -229,7 +229,7 @@ fn decode(table: &TableState, block: &Block) -> Result<Decoded, Refused> {
         if run.last().is_some_and(|last| *last >= key) {
             return Err((at, not_behind(&key)));
         }
-        run.push(table, key, &Parts { number: shape.number, names: shape.names, values }, &mut scratch);
+        run.push(table, key, &Parts { number: shape.number, names: shape.names, values });
         first_at = first_at.or(Some(at));
     }
     reader.finish().map_err(malformed)?;
@@ -326,7 +326,7 @@ mod tests {
             table.put(Key::Int(id), &bytes);
         }
         let mut block = BlockWriter::default();
-        table.rows().values().for_each(|row| block.push(table.shapes().parts(row.as_bytes())));
+        table.rows().values().for_each(|row| block.push(table.shapes().parts(row)));
         let mut payload = Vec::new();
         block.finish(&mut payload);
         payload

@@ -49,7 +49,7 @@ pub(crate) fn write(sink: &mut Sink, state: &State, origin: &Origin, watch: &Wat
             while block.bytes() < BLOCK_BYTES
                 && let Some(row) = rows.next()
             {
-                block.push(table.shapes().parts(row.as_bytes()));
+                block.push(table.shapes().parts(row));
             }
             let count = block.len() as u64;
             if count == 0 {

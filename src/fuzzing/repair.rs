@@ -14,6 +14,7 @@ use crate::fuzzing::{Mode, PATH, apply, load};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::row;
 use crate::state::{Identity, State, TableState};
+use crate::wire::{Malformed, Reader};
 
 /// What separates payloads in [`Mode::Contents`]: bytes that no UTF-8 and few numbers hold.
 pub(super) const SEPARATOR: [u8; 3] = [0xFF, 0xFE, b'|'];

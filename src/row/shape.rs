@@ -140,13 +140,17 @@ impl Shapes {
     }
 
     /// Calls `put` with what a table holds of a valid row.
-    pub(crate) fn store<R>(&mut self, (names, values): (&[u8], &[u8]), put: impl FnOnce(&[u8], Summary) -> R) -> R {
+    pub(crate) fn store<R>(
+        &mut self,
+        (names, values): (&[u8], &[u8]),
+        put: impl FnOnce(&Shapes, &[u8], Summary) -> R,
+    ) -> R {
         let number = self.number(names);
         let parts = Parts { number, names, values };
         let mut stored = std::mem::take(&mut self.scratch);
         stored.clear();
         parts.append_to(&mut stored);
-        let outcome = put(&stored, self.summary_of(&parts));
+        let outcome = put(self, &stored, self.summary_of(&parts));
         if stored.capacity() <= SCRATCH_BYTES_MAX {
             self.scratch = stored;
         }
@@ -246,7 +250,7 @@ mod tests {
 
     fn stored(shapes: &mut Shapes, record: &Record) -> (Vec<u8>, Summary) {
         let row = row(record);
-        shapes.store(split(&row).unwrap(), |stored, summary| (stored.to_vec(), summary))
+        shapes.store(split(&row).unwrap(), |_, stored, summary| (stored.to_vec(), summary))
     }
 
     #[test]

@@ -3,11 +3,14 @@
 use super::key::key_after;
 use super::names::Names;
 use super::{FIELD_BYTES_MIN, KeyIn, Tag, VALUE_BYTES_MIN, deeper};
-use crate::limits::{NAME_BYTES_MAX, ROW_BYTES_MAX};
+use crate::limits::NAME_BYTES_MAX;
+#[cfg(any(test, feature = "fuzzing"))]
+use crate::limits::ROW_BYTES_MAX;
 use crate::wire::{Malformed, Reader};
 
 /// Whether the bytes are a row; where not, the first place that is wrong. Allocates nothing for dicts of up to 16
 /// fields.
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn validate(bytes: &[u8]) -> Result<(), Malformed> {
     if bytes.len() > ROW_BYTES_MAX {
         return Err(Malformed { at: ROW_BYTES_MAX, expected: "a row of at most 256 MiB" });

@@ -414,7 +414,9 @@ impl<'de> Visitor<'de> for DeltaDocument<'_, '_, '_> {
                     if let Target::State(state) = &mut target {
                         for name in names {
                             let dropped = state.drop_table(&name);
-                            dropped.ok_or_else(|| context.expected(format!("a table {name:?} to drop")))?;
+                            if !dropped {
+                                return Err(context.expected(format!("a table {name:?} to drop")));
+                            }
                         }
                     }
                 }

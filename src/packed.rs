@@ -1,0 +1,200 @@
+//! The rows of one leaf of a table's tree, one behind the other in one buffer.
+//!
+//! A row of its own allocation costs that allocation's header, a pointer to it and a miss to follow it; here it costs
+//! the four bytes that say where in the buffer it lies. New rows go to the buffer's end. Those replaced or removed stay
+//! as garbage until it is a quarter of the buffer, which is then written anew. A row too big for that is an allocation
+//! that the copies of a leaf share, so that to copy a leaf never takes more than some tens of kilobytes.
+
+use arrayvec::ArrayVec;
+
+use crate::row::Row;
+use crate::tree::{LEAF_MAX, Values};
+
+/// Bits of a span that hold the length of a row; the others hold its offset.
+const LEN_BITS: u32 = 11;
+/// Bytes of a row that lies in the buffer.
+const INLINE_MAX: usize = (1 << LEN_BITS) - 1;
+/// A buffer's capacity is a multiple of this, less what the allocator keeps beside it: what one leaf gives back fits
+/// the next.
+const CLASS_BYTES: usize = 512;
+const ALLOCATOR_BYTES: usize = 16;
+
+// A leaf full of the longest rows, and a quarter of garbage and one more row, has its offsets in a span.
+const _: () = assert!((LEAF_MAX + 1) * INLINE_MAX * 2 < 1 << (u32::BITS - LEN_BITS));
+
+/// Where a row lies: offset and length in the buffer; the length 0 says that the offset is an index among the big ones.
+#[derive(Clone, Copy, Debug)]
+struct Span(u32);
+
+impl Span {
+    fn new(offset: usize, len: usize) -> Span {
+        match u32::try_from(offset) {
+            Ok(offset) => Span(offset << LEN_BITS | len as u32),
+            Err(_) => unreachable!("a leaf's buffer is small"),
+        }
+    }
+
+    fn offset(self) -> usize {
+        (self.0 >> LEN_BITS) as usize
+    }
+
+    fn len(self) -> usize {
+        self.0 as usize & INLINE_MAX
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// In the order of the keys.
+    spans: ArrayVec<Span, LEAF_MAX>,
+    /// In the order in which they came.
+    bytes: Vec<u8>,
+    /// Bytes of the buffer that no span covers.
+    garbage: usize,
+    /// The big ones.
+    big: Vec<Row>,
+}
+
+/// What a buffer for so many bytes is made to hold.
+fn roomy(bytes: usize) -> usize {
+    let room = bytes.saturating_add(bytes / 16).saturating_add(ALLOCATOR_BYTES);
+    room.next_multiple_of(CLASS_BYTES).saturating_sub(ALLOCATOR_BYTES)
+}
+
+impl Packed {
+    /// Puts rows behind the last one; the buffer is made to hold just them.
+    pub(crate) fn extend<'r>(&mut self, rows: impl Iterator<Item = &'r [u8]> + Clone) {
+        self.bytes.reserve_exact(rows.clone().filter(|row| is_inline(row)).map(<[u8]>::len).sum());
+        for row in rows {
+            let span = self.store(row);
+            self.spans.push(span);
+        }
+    }
+
+    /// Puts another row in the place of one.
+    pub(crate) fn replace(&mut self, at: usize, row: &[u8]) {
+        let Some(&span) = self.spans.get(at) else { return };
+        if span.len() == row.len()
+            && let Some(place) = self.bytes.get_mut(span.offset()..span.offset().saturating_add(span.len()))
+            && !place.is_empty()
+        {
+            place.copy_from_slice(row);
+            return;
+        }
+        self.remove(at);
+        self.insert(at, row);
+    }
+
+    fn store(&mut self, row: &[u8]) -> Span {
+        if !is_inline(row) {
+            self.big.push(Row::new(row));
+            return Span::new(self.big.len().saturating_sub(1), 0);
+        }
+        let offset = self.bytes.len();
+        let end = offset.saturating_add(row.len());
+        if end > self.bytes.capacity() {
+            self.bytes.reserve_exact(roomy(end).saturating_sub(offset));
+        }
+        self.bytes.extend_from_slice(row);
+        Span::new(offset, row.len())
+    }
+
+    /// Some of the rows, in order and without garbage.
+    fn part(&self, spans: &[Span]) -> Packed {
+        let mut part = Packed::new();
+        part.bytes.reserve_exact(roomy(spans.iter().map(|span| span.len()).sum()));
+        for span in spans {
+            part.take_in(self, *span);
+        }
+        part
+    }
+
+    fn take_in(&mut self, from: &Packed, span: Span) {
+        let own = match (from.big(span), from.inline(span)) {
+            (Some(row), _) => {
+                self.big.push(row.clone());
+                Span::new(self.big.len().saturating_sub(1), 0)
+            }
+            (None, Some(row)) => self.store(row),
+            (None, None) => unreachable!("a span is of a row"),
+        };
+        self.spans.push(own);
+    }
+
+    fn inline(&self, span: Span) -> Option<&[u8]> {
+        self.bytes.as_slice().get(span.offset()..span.offset().saturating_add(span.len()))
+    }
+
+    fn big(&self, span: Span) -> Option<&Row> {
+        if span.len() > 0 {
+            return None;
+        }
+        self.big.get(span.offset())
+    }
+}
+
+fn is_inline(row: &[u8]) -> bool {
+    (1..=INLINE_MAX).contains(&row.len())
+}
+
+impl Clone for Packed {
+    fn clone(&self) -> Packed {
+        // It is copied in order to be changed.
+        let mut bytes = Vec::with_capacity(roomy(self.bytes.len()));
+        bytes.extend_from_slice(&self.bytes);
+        Packed { spans: self.spans.clone(), bytes, garbage: self.garbage, big: self.big.clone() }
+    }
+}
+
+impl Values for Packed {
+    type In<'v> = &'v [u8];
+    type Out<'v> = &'v [u8];
+
+    fn new() -> Packed {
+        Packed { spans: ArrayVec::new(), bytes: Vec::new(), garbage: 0, big: Vec::new() }
+    }
+
+    #[inline]
+    fn get(&self, at: usize) -> Option<&[u8]> {
+        let span = *self.spans.get(at)?;
+        if span.len() > 0 { self.inline(span) } else { self.big(span).map(Row::as_bytes) }
+    }
+
+    fn insert(&mut self, at: usize, row: &[u8]) {
+        let span = self.store(row);
+        self.spans.insert(at, span);
+    }
+
+    fn remove(&mut self, at: usize) {
+        let Some(gone) = self.spans.pop_at(at) else { return };
+        if gone.len() > 0 {
+            self.garbage = self.garbage.saturating_add(gone.len());
+            if self.garbage > self.bytes.len() / 4 {
+                *self = self.part(&self.spans);
+            }
+        } else {
+            // The last one takes the place of the one that goes.
+            self.big.swap_remove(gone.offset());
+            let moved = self.spans.iter_mut().find(|span| span.len() == 0 && span.offset() == self.big.len());
+            if let Some(moved) = moved {
+                *moved = gone;
+            }
+        }
+    }
+
+    fn split_off(&mut self, at: usize) -> Packed {
+        let Some((left, right)) = self.spans.split_at_checked(at) else { return Packed::new() };
+        if right.is_empty() {
+            return Packed::new();
+        }
+        let (left, right) = (self.part(left), self.part(right));
+        *self = left;
+        right
+    }
+
+    fn append(&mut self, right: Packed) {
+        for span in &right.spans {
+            self.take_in(&right, *span);
+        }
+    }
+}

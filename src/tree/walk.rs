@@ -1,0 +1,91 @@
+//! Reading a tree entry by entry: through a borrowed tree, or leaf by leaf through leaves that are held.
+
+use std::borrow::Borrow;
+use std::ops::Bound;
+
+use triomphe::Arc;
+
+use super::{Inner, Leaf, Node, Values};
+
+/// A leaf that stays as it is while somebody holds it.
+#[derive(Debug)]
+pub(crate) struct SharedLeaf<K, V>(pub(super) Arc<Node<K, V>>);
+
+impl<K, V> Clone for SharedLeaf<K, V> {
+    fn clone(&self) -> SharedLeaf<K, V> {
+        SharedLeaf(self.0.clone())
+    }
+}
+
+impl<K: Ord + Clone, V: Values> SharedLeaf<K, V> {
+    fn leaf(&self) -> &Leaf<K, V> {
+        match &*self.0 {
+            Node::Leaf(leaf) => leaf,
+            Node::Inner(_) => unreachable!("it is only made of leaves"),
+        }
+    }
+
+    pub(crate) fn key(&self, at: usize) -> Option<&K> {
+        self.leaf().keys.get(at)
+    }
+
+    pub(crate) fn value(&self, at: usize) -> Option<V::Out<'_>> {
+        self.leaf().values.get(at)
+    }
+
+    /// The first entry that is not before a bound.
+    pub(crate) fn begin<Q: Ord + ?Sized>(&self, from: Bound<&Q>) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        self.leaf().begin(from)
+    }
+
+    /// How many entries are not behind a bound.
+    pub(crate) fn end<Q: Ord + ?Sized>(&self, to: Bound<&Q>) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        self.leaf().end(to)
+    }
+}
+
+/// Entries in ascending order.
+pub(crate) struct Iter<'t, K, V> {
+    /// The way down, each with the next child to visit.
+    pub(super) above: Vec<(&'t Inner<K, V>, usize)>,
+    pub(super) leaf: Option<(&'t Leaf<K, V>, usize)>,
+}
+
+impl<'t, K, V: Values> Iterator for Iter<'t, K, V> {
+    type Item = (&'t K, V::Out<'t>);
+
+    fn next(&mut self) -> Option<(&'t K, V::Out<'t>)> {
+        loop {
+            let (leaf, at) = self.leaf.as_mut()?;
+            if let (Some(key), Some(value)) = (leaf.keys.get(*at), leaf.values.get(*at)) {
+                *at = at.saturating_add(1);
+                return Some((key, value));
+            }
+            self.leaf = None;
+            while let Some((inner, next)) = self.above.last_mut() {
+                let Some(mut node) = inner.children.get(*next) else {
+                    self.above.pop();
+                    continue;
+                };
+                *next = next.saturating_add(1);
+                while let Node::Inner(inner) = &**node {
+                    self.above.push((inner, 1));
+                    match inner.children.first() {
+                        Some(first) => node = first,
+                        None => break,
+                    }
+                }
+                if let Node::Leaf(leaf) = &**node {
+                    self.leaf = Some((leaf, 0));
+                }
+                break;
+            }
+        }
+    }
+}
