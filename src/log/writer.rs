@@ -95,8 +95,10 @@ pub(crate) struct Active {
     base: Point,
     /// Where the next frame goes.
     at: u64,
-    /// How long the file is.
+    /// How long the file is, but for frames that came without their zeros: [`sync`](Active::sync) adds those.
     allocated: u64,
+    /// What it grows by.
+    step: u64,
     content: Xxh3Default,
     /// Whether something was written since the last sync.
     dirty: bool,
@@ -145,9 +147,8 @@ impl LogWriter {
         if self.active.as_ref().is_none_or(|active| active.end.is_some()) {
             return self.begin_segment(frames);
         }
-        let step = u64::from(self.preallocation);
         match &mut self.active {
-            Some(active) => active.append(frames, step),
+            Some(active) => active.append(frames),
             None => unreachable!("a segment was begun"),
         }
     }
@@ -259,37 +260,44 @@ impl LogWriter {
 impl Active {
     fn make(file: Box<dyn WriteFile>, path: PathBuf, header: &Header, base: Point, frames: &[u8]) -> Result<Active> {
         let content = Xxh3Default::new();
-        let mut active = Active { file, path, base, at: 0, allocated: 0, content, dirty: false, end: None };
+        let step = u64::from(header.preallocation).max(1);
+        let mut active = Active { file, path, base, at: 0, allocated: 0, step, content, dirty: false, end: None };
         active.write(&header.encode())?;
         active.write(frames)?;
-        let step = u64::from(header.preallocation).max(1);
-        active.allocated = active.at.div_ceil(step).saturating_mul(step);
-        zeros(&mut *active.file, &active.path, active.at, active.allocated)?;
+        active.fill_step()?;
         active.file.sync().map_err(Error::io("sync", &active.path))?;
         active.dirty = false;
         Ok(active)
     }
 
     /// Writes frames; where they need more than is allocated, that first, synced, so that no frame lies in bytes whose
-    /// place in the file a crash could take away. More frames than a step at once come without: they make their own
-    /// place, and their own sync.
-    fn append(&mut self, frames: &[u8], step: u64) -> Result<()> {
+    /// place in the file a crash could take away. A step of frames or more at once come without, and so do all behind
+    /// them up to the next sync: that one makes the place of all of them, and writes the zeros behind them first.
+    fn append(&mut self, frames: &[u8]) -> Result<()> {
         let end = self.at.saturating_add(frames.len() as u64);
-        if end <= self.allocated {
+        if end <= self.allocated || self.at > self.allocated || frames.len() as u64 >= self.step {
             return self.write(frames);
         }
-        let target = end.div_ceil(step.max(1)).saturating_mul(step);
-        if frames.len() as u64 >= step {
-            self.write(frames)?;
-            zeros(&mut *self.file, &self.path, end, target)?;
-        } else {
-            zeros(&mut *self.file, &self.path, self.allocated, target)?;
-            self.dirty = true;
-            self.sync()?;
-            self.write(frames)?;
-        }
+        let target = self.whole_steps(end);
+        zeros(&mut *self.file, &self.path, self.allocated, target)?;
         self.allocated = target;
+        self.dirty = true;
+        self.sync()?;
+        self.write(frames)
+    }
+
+    /// Zeros up to a whole step.
+    fn fill_step(&mut self) -> Result<()> {
+        if self.at > self.allocated {
+            let target = self.whole_steps(self.at);
+            zeros(&mut *self.file, &self.path, self.at, target)?;
+            self.allocated = target;
+        }
         Ok(())
+    }
+
+    fn whole_steps(&self, bytes: u64) -> u64 {
+        bytes.div_ceil(self.step).saturating_mul(self.step)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -302,6 +310,7 @@ impl Active {
 
     fn sync(&mut self) -> Result<()> {
         if self.dirty {
+            self.fill_step()?;
             self.file.sync_data().map_err(Error::io("sync", &self.path))?;
             self.dirty = false;
         }

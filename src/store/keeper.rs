@@ -1,5 +1,6 @@
-//! Threads of a store, where there have to be any: one that syncs for `Durability::Interval`, one that writes
-//! checkpoints for an automatic policy. Both end with the last handle, or with `close`.
+//! Threads of a store, where there have to be any: one that writes and syncs what commits leave to it, which is all of
+//! them but for `Durability::Sync`, and one that writes checkpoints for an automatic policy. Both end with the last
+//! handle, or with `close`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,7 +148,13 @@ const SEGMENTS_MAX: usize = 64;
 
 pub(crate) fn start(db: &DictDb) -> Result<()> {
     let Some(store) = db.store() else { return Ok(()) };
-    if let Durability::Interval(every) = store.durability {
+    let every = match store.durability {
+        Durability::Sync => None,
+        Durability::Interval(every) => Some(every),
+        // Only what has gathered wakes it, and that is not to wait.
+        Durability::Manual => Some(Duration::ZERO),
+    };
+    if let Some(every) = every {
         let mut last: Option<Duration> = None;
         store.keepers.syncer.start("dictdb-sync", db.downgrade(), move |db, store, pause| {
             // What waits now came after the last sync was begun.

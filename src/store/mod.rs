@@ -247,12 +247,11 @@ impl Store {
         if self.durability == Durability::Sync || asked.is_some_and(|asked| asked > self.durability) {
             return self.log.reach(seq.get(), Goal::Synced).map_err(poisoned);
         }
-        let Durability::Interval(_) = self.durability else {
-            // A little at a time: a writer should not notice.
-            let write = pending >= GATHERED_BYTES_MAX;
-            return if write { self.log.reach(seq.get(), Goal::Written).map_err(poisoned) } else { Ok(()) };
+        let urgency = match self.durability {
+            _ if pending >= GATHERED_BYTES_MAX => 2,
+            Durability::Manual => return Ok(()),
+            _ => 1,
         };
-        let urgency = if pending >= GATHERED_BYTES_MAX { 2 } else { 1 };
         // Most commits find it there already; it is taken back before the bytes that it is about are.
         if self.unsynced.load(Ordering::Acquire) < urgency
             && self.unsynced.fetch_max(urgency, Ordering::AcqRel) < urgency

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use dictdb::{
@@ -442,6 +442,37 @@ fn four_wait_for_one_sync(ill: Ill, is_cause: impl Fn(&Error) -> bool) {
     let db = options(&storage).open(DIR).unwrap();
     assert!((10..=14).contains(&db.table("t").unwrap().len().unwrap()));
     insert(&db, 100).unwrap();
+}
+
+#[test]
+fn under_manual_a_writer_goes_on_while_the_disk_hangs_on_what_has_gathered() {
+    let storage = Sick::default();
+    let db = options(&storage).durability(Durability::Manual).open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    let writer = thread::current().id();
+    let (arrived, arrival) = mpsc::channel();
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let hang = move || {
+        assert_ne!(thread::current().id(), writer, "the writer syncs");
+        arrived.send(()).unwrap();
+        // Until the other end is gone.
+        let _ = held.lock().unwrap().recv();
+    };
+    storage.plan.lock().unwrap().before_sync = Some(Arc::new(hang));
+    let large = "x".repeat(1 << 20);
+    for id in 0..3 {
+        table.insert(record! { "id": id, "text": large.as_str() }).unwrap();
+    }
+    arrival.recv().unwrap();
+    for id in 3..8 {
+        table.insert(record! { "id": id, "text": large.as_str() }).unwrap();
+    }
+    assert_eq!(table.len().unwrap(), 8);
+    storage.plan.lock().unwrap().before_sync = None;
+    drop(release);
+    db.close().unwrap();
+    assert_eq!(options(&storage).open(DIR).unwrap().table("t").unwrap().len().unwrap(), 8);
 }
 
 #[test]
