@@ -242,6 +242,13 @@ fn existing<'s>(state: &'s mut State, table: &str) -> Result<&'s mut TableState>
 
 /// The row's key, or the next automatic one put into it; and the schema's word on the result.
 fn keyed<'r>(state: &TableState, table: &str, row: &'r [u8]) -> Result<(Key, usize, Cow<'r, [u8]>)> {
+    let schema = |key: Key, field: usize, row: Cow<'r, [u8]>| match state.check_schema(row.as_ref().into()) {
+        Ok(()) => Ok((key, field, row)),
+        Err((field, problem)) => Err(Error::SchemaViolation { table: table.to_owned(), key, field, problem }),
+    };
+    if let Some((key, field)) = state.key_like_the_last(row) {
+        return schema(key, field, Cow::Borrowed(row));
+    }
     let primary_key = state.definition().primary_key();
     let invalid =
         |problem: String| Error::InvalidKey { table: table.to_owned(), field: primary_key.to_owned(), problem };
@@ -266,11 +273,5 @@ fn keyed<'r>(state: &TableState, table: &str, row: &'r [u8]) -> Result<(Key, usi
             (Key::Int(key), field, Cow::Owned(row))
         }
     };
-    state.check_schema(row.as_ref().into()).map_err(|(field, problem)| Error::SchemaViolation {
-        table: table.to_owned(),
-        key: key.clone(),
-        field,
-        problem,
-    })?;
-    Ok((key, field, row))
+    schema(key, field, row)
 }

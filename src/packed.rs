@@ -16,7 +16,7 @@ const LEN_BITS: u32 = 11;
 const INLINE_MAX: usize = (1 << LEN_BITS) - 1;
 /// A buffer's capacity is a multiple of this, less what the allocator keeps beside it: what one leaf gives back fits
 /// the next.
-const CLASS_BYTES: usize = 512;
+const CLASS_BYTES: usize = 1_024;
 const ALLOCATOR_BYTES: usize = 16;
 
 // A leaf full of the longest rows, and a quarter of garbage and one more row, has its offsets in a span.
@@ -57,7 +57,7 @@ pub(crate) struct Packed {
 
 /// What a buffer for so many bytes is made to hold.
 fn roomy(bytes: usize) -> usize {
-    let room = bytes.saturating_add(bytes / 16).saturating_add(ALLOCATOR_BYTES);
+    let room = bytes.saturating_add(bytes / 8).saturating_add(ALLOCATOR_BYTES);
     room.next_multiple_of(CLASS_BYTES).saturating_sub(ALLOCATOR_BYTES)
 }
 

@@ -51,7 +51,7 @@ pub(crate) use self::key::{KeyIn, find_key, key_at_field, with_key};
 pub(crate) use self::merge::merge;
 pub(crate) use self::read::decode_record;
 pub(crate) use self::ser::{encode, encode_record};
-pub(crate) use self::shape::{Parts, Shape, Shapes, Summary};
+pub(crate) use self::shape::{Parts, RowCopy, Shape, Shapes, Summary};
 pub(crate) use self::to_json::{RowView, first_non_finite};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::validate::validate;

@@ -10,9 +10,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::definition::{FieldType, TableDefinition};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
-use crate::limits::ROW_BYTES_MAX;
+use crate::limits::{NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::mutation::{CommitReader, Event};
-use crate::row::{self, Parts, RowRef, Shapes, Summary, Tag};
+use crate::row::{self, Parts, RowCopy, RowRef, Shapes, Summary, Tag};
 use crate::rows::{self, Rows};
 use crate::tree::Tree;
 use crate::value::Key;
@@ -111,13 +111,24 @@ impl TableState {
         self.rows.get(key).map(|row| self.shapes.row(row))
     }
 
-    /// Copies the whole row with this key; whether there is one.
-    pub(crate) fn copy_to(&self, key: &Key, out: &mut Vec<u8>) -> bool {
-        let Some(row) = self.rows.get(key) else { return false };
-        let parts = self.shapes.parts(row);
-        out.extend_from_slice(parts.names);
-        out.extend_from_slice(parts.values);
-        true
+    /// Copies the row with this key; whether there is one.
+    pub(crate) fn copy_row(&self, key: &Key, copy: &mut RowCopy) -> bool {
+        let found = self.rows.get(key);
+        if let Some(row) = found {
+            self.shapes.copy(row, copy);
+        }
+        found.is_some()
+    }
+
+    /// The key of a valid row, and which field it is: where the row has the names of the last one, and a key.
+    #[inline]
+    pub(crate) fn key_like_the_last(&self, row: &[u8]) -> Option<(Key, usize)> {
+        let (found, field) = self.shapes.key_like_the_last(row)?;
+        match found {
+            row::KeyIn::Int { key, .. } => Some((Key::Int(key), field)),
+            row::KeyIn::Str { key, .. } if key.len() <= NAME_BYTES_MAX => Some((Key::from(key), field)),
+            _ => None,
+        }
     }
 
     /// All rows in the order of their keys.
@@ -488,7 +499,7 @@ impl TableState {
         let wrong = |expected: String| Mismatch { at: 0, expected };
         let (field, key) = match *found {
             row::KeyIn::Int { field, key } => (field, Key::Int(key)),
-            row::KeyIn::Str { field, key } if key.len() <= crate::limits::NAME_BYTES_MAX => (field, Key::from(key)),
+            row::KeyIn::Str { field, key } if key.len() <= NAME_BYTES_MAX => (field, Key::from(key)),
             _ => return Err(wrong(format!("a primary key {name:?} that is an integer or a string"))),
         };
         if key_field.is_some_and(|claimed| claimed != field) {

@@ -8,7 +8,7 @@ use crate::batch::{Rows, Upserted, no_table};
 use crate::db::DictDb;
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
-use crate::row::{self, EncodeError};
+use crate::row::{self, EncodeError, RowCopy, RowRef};
 use crate::value::{Key, Record};
 use crate::view::{Records, TableView, decode_record};
 
@@ -94,7 +94,7 @@ impl Table {
         let row = with_encoded(&self.name, &changes.into(), |changes| {
             self.db.write(|batch| batch.update(&self.name, &key, changes))
         })?;
-        Ok(decode_record(&row))
+        Ok(decode_record((&row).into()))
     }
 
     /// Replaces the whole of the record with the same primary key.
@@ -119,7 +119,7 @@ impl Table {
     /// # Errors
     /// [`Error::NoSuchTable`].
     pub fn get(&self, key: impl Into<Key>) -> Result<Option<Record>> {
-        self.with_row(&key.into(), |row| decode_record(row))
+        self.with_row(&key.into(), decode_record)
     }
 
     /// Whether there is a record with this key.
@@ -175,13 +175,13 @@ impl Table {
     }
 
     /// Copies the row under the lock, and has `read` read it without: `read` may run code of the caller.
-    pub(crate) fn with_row<T>(&self, key: &Key, read: impl FnOnce(&Vec<u8>) -> T) -> Result<Option<T>> {
-        let copy = |out: &mut Vec<u8>| {
+    pub(crate) fn with_row<T>(&self, key: &Key, read: impl FnOnce(RowRef<'_>) -> T) -> Result<Option<T>> {
+        let copy = |copy: &mut RowCopy| {
             let state = self.db.read();
             let table = state.table(&self.name).ok_or_else(|| no_table(&self.name))?;
-            Ok(table.copy_to(key, out))
+            Ok(table.copy_row(key, copy))
         };
-        with_scratch(copy, |found, row| Ok(found.then(|| read(row))))
+        with_copy(copy, read)
     }
 }
 
@@ -224,23 +224,43 @@ pub(crate) fn insert_many<V>(
     }
 }
 
+/// Buffers of a thread that grow beyond this are given back.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
 thread_local!(static SCRATCH: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) });
 
-/// Runs `then` with a scratch buffer of this thread, which `fill` fills first. No lock is held while it does.
-pub(crate) fn with_scratch<F, T>(
-    fill: impl FnOnce(&mut Vec<u8>) -> Result<F>,
-    then: impl FnOnce(F, &Vec<u8>) -> Result<T>,
+/// Runs `write` with a scratch buffer of this thread, which `encode` fills first. No lock is held while it encodes.
+pub(crate) fn with_scratch<T>(
+    encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    write: impl FnOnce(&[u8]) -> Result<T>,
 ) -> Result<T> {
     // Taken, not borrowed: a `Serialize` that itself writes a record finds an empty one.
     let mut scratch = SCRATCH.take();
     scratch.clear();
-    let result = fill(&mut scratch).and_then(|filled| then(filled, &scratch));
-    if scratch.capacity() <= 1 << 20 {
+    let result = encode(&mut scratch).and_then(|()| write(&scratch));
+    if scratch.capacity() <= SCRATCH_BYTES_MAX {
         SCRATCH.set(scratch);
     }
     result
 }
 
+thread_local!(static COPY: std::cell::Cell<RowCopy> = const { std::cell::Cell::new(RowCopy::new()) });
+
+/// Has `copy` copy a row, and `read` read it if there is one. No lock is held while it does.
+pub(crate) fn with_copy<T>(
+    copy: impl FnOnce(&mut RowCopy) -> Result<bool>,
+    read: impl FnOnce(RowRef<'_>) -> T,
+) -> Result<Option<T>> {
+    // Taken, not borrowed: a `Deserialize` that itself reads a record finds an empty one.
+    let mut row = COPY.take();
+    let found = copy(&mut row)?;
+    let value = found.then(|| read(row.row()));
+    if row.capacity() <= SCRATCH_BYTES_MAX {
+        COPY.set(row);
+    }
+    Ok(value)
+}
+
 pub(crate) fn with_encoded<T>(table: &str, record: &Record, write: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-    with_scratch(|out| row::encode_record(record, out).map_err(|e| encode_error(table, e)), |(), row| write(row))
+    with_scratch(|out| row::encode_record(record, out).map_err(|e| encode_error(table, e)), write)
 }

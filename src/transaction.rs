@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use crate::batch::{Batch, Upserted, no_table};
 use crate::definition::TableDefinition;
 use crate::error::Result;
-use crate::row;
-use crate::table::{encode_error, with_encoded, with_scratch};
+use crate::row::{self, RowCopy, RowRef};
+use crate::table::{encode_error, with_copy, with_encoded, with_scratch};
 use crate::value::{Key, Record};
 use crate::view::{Records, RecordsAs, TableView, decode_as, decode_record};
 
@@ -125,7 +125,7 @@ impl<'a> TransactionTable<'_, 'a> {
     pub fn update(&self, key: impl Into<Key>, changes: impl Into<Record>) -> Result<Record> {
         let key = key.into();
         let row = with_encoded(&self.name, &changes.into(), |row| self.batch().update(&self.name, &key, row))?;
-        Ok(decode_record(&row))
+        Ok(decode_record((&row).into()))
     }
 
     /// See [`Table::replace`](crate::Table::replace).
@@ -150,7 +150,7 @@ impl<'a> TransactionTable<'_, 'a> {
     /// # Errors
     /// [`Error::NoSuchTable`](crate::Error::NoSuchTable) once the transaction dropped it.
     pub fn get(&self, key: impl Into<Key>) -> Result<Option<Record>> {
-        self.with_row(&key.into(), |row| decode_record(row))
+        self.with_row(&key.into(), decode_record)
     }
 
     /// Whether there is a record with this key.
@@ -201,13 +201,13 @@ impl<'a> TransactionTable<'_, 'a> {
     }
 
     /// Copies the row first: `read` may run code of the caller, which may use the transaction.
-    fn with_row<R>(&self, key: &Key, read: impl FnOnce(&Vec<u8>) -> R) -> Result<Option<R>> {
-        let copy = |out: &mut Vec<u8>| {
+    fn with_row<R>(&self, key: &Key, read: impl FnOnce(RowRef<'_>) -> R) -> Result<Option<R>> {
+        let copy = |copy: &mut RowCopy| {
             let batch = self.batch();
             let table = batch.state().table(&self.name).ok_or_else(|| no_table(&self.name))?;
-            Ok(table.copy_to(key, out))
+            Ok(table.copy_row(key, copy))
         };
-        with_scratch(copy, |found, row| Ok(found.then(|| read(row))))
+        with_copy(copy, read)
     }
 
     /// Never held across a call into the user's code.
@@ -270,7 +270,7 @@ impl<T: Serialize> TypedTransactionTable<'_, '_, T> {
     }
 
     fn with_row<R>(&self, value: &T, write: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
-        with_scratch(|out| row::encode(value, out).map_err(|e| encode_error(&self.table.name, e)), |(), row| write(row))
+        with_scratch(|out| row::encode(value, out).map_err(|e| encode_error(&self.table.name, e)), write)
     }
 }
 

@@ -76,6 +76,10 @@ impl<V: Clone> Values for Vec<V> {
 }
 
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are dozens of leaves to each inner node, and a box would cost a miss"
+)]
 enum Node<K, V> {
     Leaf(Leaf<K, V>),
     Inner(Inner<K, V>),

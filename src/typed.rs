@@ -118,10 +118,7 @@ impl<T: Serialize> TypedTable<T> {
     }
 
     fn with_row<R>(&self, value: &T, write: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
-        with_scratch(
-            |out| row::encode(value, out).map_err(|e| encode_error(self.table.name(), e)),
-            |(), row| write(row),
-        )
+        with_scratch(|out| row::encode(value, out).map_err(|e| encode_error(self.table.name(), e)), write)
     }
 }
 

@@ -184,14 +184,14 @@ impl fmt::Debug for TableView {
 }
 
 /// Rows in memory were checked when they came in.
-pub(crate) fn decode_record<'r>(row: impl Into<RowRef<'r>>) -> Record {
+pub(crate) fn decode_record(row: RowRef<'_>) -> Record {
     match row::decode_record(row) {
         Ok(record) => record,
         Err(malformed) => unreachable!("a row in memory is valid: {malformed:?}"),
     }
 }
 
-pub(crate) fn decode_as<'r, T: DeserializeOwned>(table: &str, key: &Key, row: impl Into<RowRef<'r>>) -> Result<T> {
+pub(crate) fn decode_as<T: DeserializeOwned>(table: &str, key: &Key, row: RowRef<'_>) -> Result<T> {
     row::decode(row).map_err(|error| Error::Decode {
         table: table.to_owned(),
         key: key.clone(),

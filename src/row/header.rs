@@ -15,10 +15,13 @@ use crate::wire::{Reader, put_str, put_u64};
 struct Block {
     bytes: Vec<u8>,
     texts: Vec<(usize, usize)>,
+    /// Of a struct: where the names of its fields lie in the program, and their lengths. They are `'static`: the same
+    /// places hold the same names, so that the next struct's names need not be compared byte by byte.
+    places: Vec<(usize, usize)>,
 }
 
 // The names of this thread's last row.
-thread_local!(static LAST: Cell<Block> = const { Cell::new(Block { bytes: Vec::new(), texts: Vec::new() }) });
+thread_local!(static LAST: Cell<Block> = const { Cell::new(Block { bytes: Vec::new(), texts: Vec::new(), places: Vec::new() }) });
 
 /// Larger ones are not kept for the next row.
 const KEPT_BYTES_MAX: usize = 64 << 10;
@@ -29,11 +32,13 @@ pub(super) struct Header {
     matched: usize,
     /// All names, each with its length, once one came that is not as in the guess; and how many they are.
     other: Option<(Vec<u8>, usize)>,
+    /// The places of those that came.
+    places: Vec<(usize, usize)>,
 }
 
 impl Header {
     pub(super) fn guess() -> Header {
-        Header { guess: LAST.take(), matched: 0, other: None }
+        Header { guess: LAST.take(), matched: 0, other: None, places: Vec::new() }
     }
 
     /// Keeps the names for the next row.
@@ -58,6 +63,27 @@ impl Header {
         }
     }
 
+    /// The same for a field of a struct.
+    #[inline]
+    pub(super) fn static_name(&mut self, name: &'static str) {
+        let place = (name.as_ptr().addr(), name.len());
+        if self.guess.places.get(self.matched) == Some(&place) && self.other.is_none() {
+            self.matched = self.matched.saturating_add(1);
+        } else {
+            self.new_place(place, name);
+        }
+    }
+
+    #[cold]
+    fn new_place(&mut self, place: (usize, usize), name: &str) {
+        if self.places.is_empty() {
+            self.places.extend(self.guess.places.iter().take(self.matched));
+        }
+        self.places.push(place);
+        self.name(name);
+    }
+
+    #[cold]
     fn other_name(&mut self, name: &str) {
         let (names, count) = self.other.get_or_insert_with(|| self.guess.first(self.matched));
         put_str(names, name);
@@ -68,6 +94,9 @@ impl Header {
     #[inline]
     pub(super) fn end(&mut self, out: &mut Vec<u8>, start: usize) -> Result<(), EncodeError> {
         if self.other.is_none() && self.matched == self.guess.texts.len() && self.matched > 0 {
+            if self.places.len() == self.matched {
+                self.guess.places = std::mem::take(&mut self.places);
+            }
             return Ok(());
         }
         self.replace(out, start)
@@ -92,7 +121,8 @@ impl Header {
         drop(seen);
         let guessed = start..start.saturating_add(self.guess.bytes.len());
         out.splice(guessed, bytes.iter().copied());
-        self.guess = Block { bytes, texts };
+        let places = std::mem::take(&mut self.places);
+        self.guess = Block { places: if places.len() == texts.len() { places } else { Vec::new() }, bytes, texts };
         self.matched = self.guess.texts.len();
         Ok(())
     }

@@ -20,8 +20,8 @@ pub(crate) enum KeyIn<'a> {
 }
 
 /// Finds the field of this name. `field` counts the fields before it.
-pub(crate) fn find_key<'a>(row: &'a [u8], primary_key: &str) -> Result<KeyIn<'a>, Malformed> {
-    let mut fields = RowRef::from(row).fields()?;
+pub(crate) fn find_key<'a>(row: impl Into<RowRef<'a>>, primary_key: &str) -> Result<KeyIn<'a>, Malformed> {
+    let mut fields = row.into().fields()?;
     let count = fields.left();
     for field in 0..count {
         let found = fields.next()? == Some(primary_key);

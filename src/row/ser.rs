@@ -268,7 +268,7 @@ macro_rules! dict_of {
 
             #[inline]
             fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<()> {
-                self.writer.name(&mut self.dict, name)?;
+                self.writer.static_name(&mut self.dict, name)?;
                 value.serialize(ValueOut(self.writer))
             }
 

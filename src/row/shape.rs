@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
-use super::RowRef;
+use super::key::key_after;
+use super::{KeyIn, RowRef, Tag, skip};
 use crate::wire::{Malformed, Reader, put_u64};
 
 /// Shapes of one table: records with up to twelve fields that each may be there or not.
@@ -157,6 +158,18 @@ impl Shapes {
         outcome
     }
 
+    /// The key of a valid row, and which field it is: where the row has the names of the last one, and a key.
+    #[inline]
+    pub(crate) fn key_like_the_last<'r>(&self, row: &'r [u8]) -> Option<(KeyIn<'r>, usize)> {
+        let shape = self.get(self.last)?;
+        let mut values = Reader::new(row.strip_prefix(&*shape.bytes)?);
+        for _ in 0..shape.key_field {
+            skip(&mut values, 1).ok()?;
+        }
+        let tag = Tag::read(&mut values).ok()?;
+        key_after(tag, &mut values, shape.key_field, 0).ok().map(|key| (key, shape.key_field))
+    }
+
     /// The names and the values of a valid row.
     #[inline]
     pub(crate) fn split<'r>(&self, row: &'r [u8]) -> (&'r [u8], &'r [u8]) {
@@ -199,6 +212,21 @@ impl Shapes {
         }
     }
 
+    /// Takes a copy of what a table holds.
+    pub(crate) fn copy(&self, stored: &[u8], copy: &mut RowCopy) {
+        let parts = self.parts(stored);
+        let shape = parts.number.and_then(|number| self.known.shapes.get(number));
+        copy.bytes.clear();
+        copy.is_whole = shape.is_none();
+        match shape {
+            // Most often it is the one that the last row had: then nothing is counted that other threads count, too.
+            Some(shape) if copy.shape.as_ref().is_some_and(|last| Arc::ptr_eq(last, shape)) => {}
+            Some(shape) => copy.shape = Some(shape.clone()),
+            None => copy.bytes.extend_from_slice(parts.names),
+        }
+        copy.bytes.extend_from_slice(parts.values);
+    }
+
     /// How the table counts what it holds.
     #[inline]
     pub(crate) fn summary(&self, stored: &[u8]) -> Summary {
@@ -212,6 +240,39 @@ impl Shapes {
             None => xxh3_64_with_seed(parts.names, self.seed),
         };
         Summary { hash: xxh3_128_with_seed(parts.values, seed), bytes: parts.values.len() as u64 }
+    }
+}
+
+/// A row copied out of its table.
+#[derive(Debug)]
+pub(crate) struct RowCopy {
+    shape: Option<Arc<Shape>>,
+    is_whole: bool,
+    bytes: Vec<u8>,
+}
+
+impl Default for RowCopy {
+    fn default() -> RowCopy {
+        RowCopy::new()
+    }
+}
+
+impl RowCopy {
+    pub(crate) const fn new() -> RowCopy {
+        RowCopy { shape: None, is_whole: true, bytes: Vec::new() }
+    }
+
+    #[inline]
+    pub(crate) fn row(&self) -> RowRef<'_> {
+        match &self.shape {
+            Some(shape) if !self.is_whole => RowRef::Shaped { shape, values: &self.bytes },
+            _ => RowRef::Whole(&self.bytes),
+        }
+    }
+
+    /// Bytes that it takes, but for the shape.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 }
 

@@ -247,6 +247,18 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
+    /// The name of a field of a struct, whose value follows.
+    #[inline]
+    pub(super) fn static_name(&mut self, dict: &mut Open, name: &'static str) -> Result<(), EncodeError> {
+        if dict.depth != 1 || name.len() > NAME_BYTES_MAX {
+            return self.name(dict, name);
+        }
+        self.value_is_due();
+        dict.count = dict.count.saturating_add(1);
+        self.header.static_name(name);
+        Ok(())
+    }
+
     pub(super) fn end_list(&mut self, list: Open) {
         self.ends(&list);
         self.put_count(&list);
