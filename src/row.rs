@@ -119,7 +119,6 @@ impl Tag {
 
     #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Tag, Malformed> {
-        let before = reader.clone();
         Ok(match reader.u8()? {
             0 => Tag::Null,
             1 => Tag::Bool,
@@ -129,7 +128,7 @@ impl Tag {
             5 => Tag::Str,
             6 => Tag::List,
             7 => Tag::Dict,
-            _ => return Err(before.malformed("the tag of a value")),
+            _ => return Err(Malformed { at: reader.pos().saturating_sub(1), expected: "the tag of a value" }),
         })
     }
 }

@@ -47,6 +47,7 @@ pub(super) struct ValueIn<'r, 'de> {
 }
 
 impl<'r, 'de> ValueIn<'r, 'de> {
+    #[inline]
     fn tag(&mut self) -> Result<Tag> {
         Ok(Tag::read(self.reader)?)
     }
@@ -69,6 +70,7 @@ impl<'r, 'de> ValueIn<'r, 'de> {
 impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
     type Error = DecodeError;
 
+    #[inline]
     fn deserialize_any<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value> {
         match self.tag()? {
             Tag::Null => visitor.visit_unit(),

@@ -96,11 +96,10 @@ fn value(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
 
 #[inline]
 pub(super) fn read_bool(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
-    let before = reader.clone();
     match reader.u8()? {
         0 => Ok(false),
         1 => Ok(true),
-        _ => Err(before.malformed("0 or 1 for a bool")),
+        _ => Err(Malformed { at: reader.pos().saturating_sub(1), expected: "0 or 1 for a bool" }),
     }
 }
 
