@@ -76,14 +76,11 @@ impl Runner<'_> {
         Ok(Runner { settings, entries, blank, all: measured::read(&settings.out)? })
     }
 
-    /// The engines that a workload is for, in another order each time: nobody always runs first, or always behind the
-    /// same one.
+    /// The engines that a workload is for, in another order each time, the same in every run: nobody always runs first,
+    /// or always behind one that leaves the disk busy, or idle.
     fn suited(&self, workload: &Workload, turn: usize) -> Vec<&'static Entry> {
         let mut suited: Vec<_> = self.entries.iter().copied().filter(|entry| workload.suits(entry)).collect();
-        if !suited.is_empty() {
-            let by = turn % suited.len();
-            suited.rotate_left(by);
-        }
+        fastrand::Rng::with_seed(turn as u64).shuffle(&mut suited);
         suited
     }
 

@@ -136,6 +136,10 @@ impl Engine for Dict {
         self.backup(dir, true)
     }
 
+    fn snapshot_bytes(&self) -> Res<Option<u64>> {
+        Ok(Some(self.db.checkpoint()?.bytes))
+    }
+
     fn log_bytes(&self) -> Option<u64> {
         self.db.open_report().is_some().then(|| self.db.durability_report().log_bytes)
     }

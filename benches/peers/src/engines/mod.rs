@@ -94,6 +94,10 @@ pub(crate) trait Engine: Sync {
     fn log_bytes(&self) -> Option<u64> {
         None
     }
+    /// Bytes of a snapshot made now, where the store has such a file beside its log.
+    fn snapshot_bytes(&self) -> Res<Option<u64>> {
+        Ok(None)
+    }
     /// The process that holds the records, where it is not this one.
     fn process(&self) -> Option<u32> {
         None
