@@ -10,8 +10,8 @@ use crate::machine;
 use crate::report::figure;
 use crate::workloads::{Job, OPERATIONS};
 
-/// Operations of the two runs: whole scans of 50,000 rows, and enough of the rest.
-const SIZES: [u64; 2] = [50_000, 150_000];
+/// Operations of the two runs: whole scans of 20,000 rows, and enough of the rest.
+const SIZES: [u64; 2] = [20_000, 60_000];
 
 /// What is dearer by a larger share is reported.
 const TOLERATED: f64 = 0.02;
@@ -98,7 +98,7 @@ fn markdown(found: &[(&str, f64)], before: &Counts) -> String {
         "# Instructions\n\nUser-space instructions an operation takes, with the records of [RESULTS.md](RESULTS.md), \
          counted by `valgrind --tool=callgrind`: `cargo run --release --manifest-path benches/peers/Cargo.toml -- \
          --instructions`. Writes: {} and then {} into a new table, the difference, less what making the records takes. \
-         Reads: of 50,000 records.\n\n- dictdb {}\n- {}\n\n| operation | instructions | before |\n|---|---:|---:|\n",
+         Reads: of 20,000 records.\n\n- dictdb {}\n- {}\n\n| operation | instructions | before |\n|---|---:|---:|\n",
         figure(SIZES[0] as f64),
         figure(SIZES[1] as f64),
         machine::dictdb(),

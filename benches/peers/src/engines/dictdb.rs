@@ -58,6 +58,13 @@ pub(crate) static MEMORY: Entry = Entry {
     missing: present,
 };
 
+/// A store whose checkpoints do not come in between: for counts, which should be the same every time.
+pub(crate) fn unattended(dir: &Path) -> Res<Box<dyn Engine>> {
+    engine(
+        Options::new().durability(Durability::Manual).checkpoint(CheckpointPolicy::manual()).open(dir.join("store"))?,
+    )
+}
+
 /// A database that was restored from the backups in `dir`, as an engine.
 pub(crate) fn restored(dir: &Path) -> Res<Box<dyn Engine>> {
     engine(dictdb::restore(dir)?.0)
