@@ -56,7 +56,10 @@ fn growth(job: &Job, entry: &Entry) -> Res<Outcome> {
             let db = open(&dir)?;
             db.create_table("small", "id")?;
             let table = db.typed::<Small>("small")?;
-            let insert = |small: &Small| Ok(drop(table.insert(small)?));
+            let insert = |small: &Small| {
+                table.insert(small)?;
+                Ok(())
+            };
             both(&mut outcome, job, name, records, insert, |id| Ok(table.get(id)?))?;
             db.checkpoint()?;
             drop(table);
