@@ -10,23 +10,23 @@ Measures dictdb against other embedded stores and against the limits of the mach
 
 cargo run --release --manifest-path benches/peers/Cargo.toml -- [OPTIONS]
 
-  --workloads w1,w2   which ones; all but growth without it (--list shows them)
+  --workloads w1,w2   which ones; all without it (--list shows them)
   --engines a,b       which ones; all that are found without it (dictdb is needed for ratios)
   --records N         records; 1,000,000
   --rounds N          rounds, each with every engine in turn; 3
   --seconds S         how long a measurement by time lasts; 2
-  --quick             20,000 records, 1 round, 0.2 seconds, whatever else is said before it
-  --large             also the sizes that take long: w7 with five times the records, growth up to 20 million
+  --quick             20,000 records, 1 round, 0.2 seconds, results into benches/results/quick; what follows it overrides
   --dir DIR           where the engines' files go, on a real disk; the system's temporary directory
-  --out DIR           where RESULTS.md and the charts go; benches/peers/results
+  --out DIR           where the results go; benches/results. What was measured of other workloads before stays there
+  --report            writes the report anew from the measurements that are there
+  --instructions      counts instructions with valgrind instead, and compares with the counts recorded there
   --list              workloads and engines
   --help              this
 
 Examples:
-  ... -- --quick                                      everything once, in a minute or two: does it work here?
+  ... -- --quick                                      everything once, in a minute or so: does it work here?
   ... -- --workloads w3 --dir /mnt/nvme               what a synced commit costs on that disk
   ... -- --workloads w4,w5 --engines dictdb,lmdb,redb,hashmap,btreemap --rounds 5
-  ... -- --workloads growth --large                   dictdb alone, up to 20 million records
 ";
 
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +36,6 @@ pub(crate) struct Settings {
     pub(crate) records: u64,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
-    pub(crate) large: bool,
     pub(crate) dir: PathBuf,
     pub(crate) out: PathBuf,
 }
@@ -44,6 +43,9 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Command {
     Run(Settings),
+    /// The report alone.
+    Report(Settings),
+    Instructions(Settings),
     /// One job, in this process; how the program starts itself.
     Child(String),
     List,
@@ -53,15 +55,15 @@ pub(crate) enum Command {
 pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Res<Command> {
     use lexopt::prelude::*;
     let mut settings = Settings {
-        workloads: workloads::all().iter().map(|w| w.name.to_owned()).filter(|name| name != "growth").collect(),
+        workloads: workloads::all().iter().map(|w| w.name.to_owned()).collect(),
         engines: engines::all().iter().map(|e| e.name.to_owned()).collect(),
         records: 1_000_000,
         rounds: 3,
         seconds: 2.0,
-        large: false,
         dir: std::env::temp_dir(),
-        out: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results"),
+        out: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../results"),
     };
+    let mut command: fn(Settings) -> Command = Command::Run;
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -76,11 +78,15 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Res<C
             Long("records") => settings.records = parser.value()?.string()?.replace(['_', ','], "").parse()?,
             Long("rounds") => settings.rounds = parser.value()?.parse()?,
             Long("seconds") => settings.seconds = parser.value()?.parse()?,
-            Long("quick") => (settings.records, settings.rounds, settings.seconds) = (20_000, 1, 0.2),
-            Long("large") => settings.large = true,
+            Long("quick") => {
+                (settings.records, settings.rounds, settings.seconds) = (20_000, 1, 0.2);
+                settings.out = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../results/quick");
+            }
             Long("dir") => settings.dir = parser.value()?.into(),
             Long("out") => settings.out = parser.value()?.into(),
             Long("child") => return Ok(Command::Child(parser.value()?.string()?)),
+            Long("report") => command = Command::Report,
+            Long("instructions") => command = Command::Instructions,
             Long("list") => return Ok(Command::List),
             Long("help") | Short('h') => return Ok(Command::Help),
             _ => return Err(argument.unexpected().into()),
@@ -92,7 +98,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Res<C
     if settings.rounds == 0 || !settings.seconds.is_finite() || settings.seconds <= 0.0 {
         return Err("--rounds and --seconds: more than none".into());
     }
-    Ok(Command::Run(settings))
+    Ok(command(settings))
 }
 
 /// The names of a list, in the order in which they are known.
@@ -135,19 +141,20 @@ mod tests {
     #[test]
     fn what_is_not_said_has_its_default_and_lists_keep_the_known_order() {
         let settings = run("").unwrap();
-        assert_eq!((settings.records, settings.rounds, settings.large), (1_000_000, 3, false));
-        assert!(settings.workloads.contains(&"w10".to_owned()) && !settings.workloads.contains(&"growth".to_owned()));
-        let settings = run("--workloads w4,w1 --engines=redb,dictdb --records 5_000 --dir /x --large").unwrap();
+        assert_eq!((settings.records, settings.rounds), (1_000_000, 3));
+        assert!(["w1", "w10", "growth", "python"].iter().all(|name| settings.workloads.contains(&(*name).to_owned())));
+        let settings = run("--workloads w4,w1 --engines=redb,dictdb --records 5_000 --dir /x").unwrap();
         assert_eq!(
             (settings.workloads, settings.engines),
             (vec!["w1".into(), "w4".into()], vec!["dictdb".into(), "redb".into()])
         );
-        assert_eq!((settings.records, settings.dir, settings.large), (5_000, PathBuf::from("/x"), true));
+        assert_eq!((settings.records, settings.dir), (5_000, PathBuf::from("/x")));
     }
 
     #[test]
-    fn what_follows_quick_overrides_it() {
+    fn what_follows_quick_overrides_it_and_it_keeps_away_from_the_results() {
         let settings = run("--quick --rounds 2").unwrap();
+        assert!(settings.out.ends_with("results/quick"));
         assert_eq!((settings.records, settings.rounds, settings.seconds), (20_000, 2, 0.2));
     }
 

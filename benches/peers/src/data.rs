@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engines::Res;
+
 /// About 120 bytes as postcard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct User {
@@ -58,9 +60,9 @@ fn shuffled_by(seed: u64, records: u64) -> Vec<i64> {
     ids
 }
 
-/// The records in that order, made before the clock runs, so that walking them is no random walk of the memory.
-pub(crate) fn users(records: u64) -> Vec<User> {
-    shuffled(records).into_iter().map(User::new).collect()
+/// Records made before the clock runs, in that order, so that walking them is no random walk of the memory.
+pub(crate) fn users(ids: &[i64]) -> Vec<User> {
+    ids.iter().copied().map(User::new).collect()
 }
 
 /// Big-endian, so that bytes sort as the numbers do.
@@ -90,6 +92,19 @@ pub(crate) struct Touched {
 }
 
 impl Touched {
+    /// Of a record that is handed out as bytes: makes the struct of it.
+    pub(crate) fn decode(&mut self, bytes: &[u8]) -> Res<()> {
+        self.add(&decoded(bytes)?);
+        Ok(())
+    }
+
+    /// The same, and makes nothing of it.
+    pub(crate) fn measure(&mut self, bytes: &[u8]) -> Res<()> {
+        self.records += 1;
+        self.sum = self.sum.wrapping_add(bytes.len() as u64);
+        Ok(())
+    }
+
     pub(crate) fn add(&mut self, user: &User) {
         let tags: usize = user.tags.iter().map(String::len).sum();
         let text = user.name.len() + user.email.len() + tags;

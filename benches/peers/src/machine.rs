@@ -25,12 +25,24 @@ pub(crate) fn description(dir: &Path) -> String {
     let filesystem = asked("df", &["--output=fstype,source", &dir.to_string_lossy()])
         .and_then(|text| text.lines().nth(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" on ")))
         .unwrap_or_else(unknown);
-    let compiler = asked("rustc", &["--version"]).unwrap_or_else(unknown);
+    let compiler = compiler();
     format!(
-        "\n- {model}, {cores} cores, {memory}\n- Linux {kernel}, files on {filesystem}\n- {}, release profile\n\
-         - load of the machine when this was written: {load} (this program's own work is in it)\n",
-        compiler.trim()
+        "\n- {model}, {cores} cores, {memory}\n- Linux {kernel}, files on {filesystem}\n- {compiler}, release profile\n\
+         - load of the machine before the run: {load}\n"
     )
+}
+
+/// dictdb's version and the commit that it was built from.
+pub(crate) fn dictdb() -> String {
+    let version = locked(LOCK, "dictdb").unwrap_or("unknown");
+    let git = |arguments: &[&str]| asked("git", &[&["-C", env!("CARGO_MANIFEST_DIR")], arguments].concat());
+    let commit = git(&["rev-parse", "--short", "HEAD"]).map_or(String::new(), |hash| format!(" at {}", hash.trim()));
+    let changed = git(&["status", "--porcelain", "--", "../../src"]).is_some_and(|status| !status.trim().is_empty());
+    format!("{version}{commit}{}", if changed { ", changed since" } else { "" })
+}
+
+pub(crate) fn compiler() -> String {
+    asked("rustc", &["--version"]).map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 fn asked(program: &str, arguments: &[&str]) -> Option<String> {
@@ -41,6 +53,7 @@ fn asked(program: &str, arguments: &[&str]) -> Option<String> {
 /// The version that was linked: of its crate in the lock file, of a library of the system's by its file.
 pub(crate) fn version_of(entry: &Entry) -> String {
     match entry.package {
+        Some("dictdb") => dictdb(),
         Some(package) => {
             let mut version = locked(LOCK, package).unwrap_or("unknown").to_owned();
             match entry.name {
@@ -57,6 +70,7 @@ pub(crate) fn version_of(entry: &Entry) -> String {
         None if entry.name == "redis" => asked("redis-server", &["--version"])
             .and_then(|text| Some(text.split_once("v=")?.1.split(' ').next()?.to_owned()))
             .unwrap_or_default(),
+        None if entry.name == "dctdb" => crate::engines::dctdb::version().unwrap_or_default(),
         None => "-".to_owned(),
     }
 }

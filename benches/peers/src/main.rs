@@ -7,9 +7,13 @@ mod args;
 mod chart;
 mod data;
 mod engines;
+mod holds;
+mod instructions;
 mod machine;
+mod measured;
 mod report;
 mod runner;
+mod session;
 mod stats;
 mod workloads;
 
@@ -17,6 +21,8 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let done = match args::parse(std::env::args_os().skip(1)) {
         Ok(args::Command::Run(settings)) => runner::run(&settings),
+        Ok(args::Command::Report(settings)) => report::anew(&settings.out),
+        Ok(args::Command::Instructions(settings)) => instructions::count(&settings),
         Ok(args::Command::Child(job)) => runner::child(&job, started),
         Ok(args::Command::List) => {
             args::list();

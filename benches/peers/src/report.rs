@@ -1,91 +1,76 @@
 //! The results as Markdown, and a chart of each workload.
 
 use std::fmt::Write;
+use std::path::Path;
 
-use crate::args::Settings;
-use crate::engines::{self, Entry, Kind, Promise, Res};
+use crate::engines::{self, Capability, Entry, Kind, Promise, Res};
+use crate::measured::{self, All, Measured};
 use crate::stats::Spread;
-use crate::workloads::{Better, Metric, Workload};
-use crate::{chart, machine};
+use crate::workloads::{self, Better, GROWTH_SIZES};
+use crate::{chart, holds};
 
-pub(crate) struct Failure {
-    pub(crate) engine: &'static str,
-    pub(crate) why: String,
+/// The report of what was measured before.
+pub(crate) fn anew(dir: &Path) -> Res<()> {
+    let all = measured::read(dir)?;
+    if all.is_empty() {
+        return Err(format!("no measurements in {}", dir.display()).into());
+    }
+    write(dir, &all)?;
+    eprintln!("written: {}", dir.join("RESULTS.md").display());
+    Ok(())
 }
 
-/// What one engine did in one round: figures by their keys.
-pub(crate) type Figures = (&'static str, Vec<(String, f64)>);
-
-/// Everything that was measured of one workload, round by round.
-pub(crate) struct Measured {
-    pub(crate) workload: &'static Workload,
-    pub(crate) rounds: Vec<Vec<Figures>>,
-    pub(crate) notes: Vec<String>,
-    pub(crate) failures: Vec<Failure>,
-}
-
-impl Measured {
-    fn value(&self, round: usize, engine: &str, key: &str) -> Option<f64> {
-        let (_, figures) = self.rounds.get(round)?.iter().find(|(name, _)| *name == engine)?;
-        figures.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
-    }
-
-    pub(crate) fn spread(&self, engine: &str, key: &str) -> Option<Spread> {
-        let values: Vec<f64> = (0..self.rounds.len()).filter_map(|round| self.value(round, engine, key)).collect();
-        Spread::of(&values)
-    }
-
-    /// How many times better `engine` is than `other`, by the median of the rounds' ratios.
-    fn times_better(&self, engine: &str, other: &str, metric: &Metric) -> Option<f64> {
-        let ratios: Vec<f64> = (0..self.rounds.len())
-            .filter_map(|round| {
-                let (a, b) = (self.value(round, engine, metric.key)?, self.value(round, other, metric.key)?);
-                let (above, below) = if metric.better == Better::More { (a, b) } else { (b, a) };
-                // Bytes beyond a record's own may be none, or fewer than none: no ratio says that.
-                (above > 0.0 && below > 0.0).then(|| above / below)
-            })
-            .collect();
-        Spread::of(&ratios).map(|spread| spread.median)
-    }
-}
-
-pub(crate) fn write(settings: &Settings, measured: &[Measured], absent: &[(&Entry, String)]) -> Res<()> {
-    std::fs::create_dir_all(&settings.out)?;
-    std::fs::write(settings.out.join("RESULTS.md"), markdown(settings, measured, absent))?;
-    for measured in measured {
-        std::fs::write(settings.out.join(format!("{}.svg", measured.workload.name)), chart::svg(measured))?;
+pub(crate) fn write(dir: &Path, all: &All) -> Res<()> {
+    std::fs::create_dir_all(dir)?;
+    std::fs::write(dir.join("RESULTS.md"), markdown(all)?)?;
+    for measured in all.values() {
+        let svg = if measured.workload == "growth" { chart::growth(measured) } else { chart::bars(measured)? };
+        std::fs::write(dir.join(format!("{}.svg", measured.workload)), svg)?;
     }
     Ok(())
 }
 
-pub(crate) fn markdown(settings: &Settings, measured: &[Measured], absent: &[(&Entry, String)]) -> String {
-    let mut out = String::new();
-    push(
-        &mut out,
-        "# Results\n\nMade by the program in this directory; [README.md](../README.md) says what is measured.\n",
+pub(crate) fn markdown(all: &All) -> Res<String> {
+    let mut out = String::from(
+        "# Results\n\nMade by [benches/peers](../peers/README.md), which says what is measured and how; \
+         [measurements.json](measurements.json) has every figure.\n\n",
     );
-    push(&mut out, &machine::description(&settings.dir));
-    let (records, rounds, seconds) = (grouped(settings.records as f64), settings.rounds, settings.seconds);
-    push(&mut out, &format!("- {records} records, {rounds} rounds, measurements by time last {seconds} s\n"));
-    push(
-        &mut out,
-        "\nA figure is the median of the rounds, in brackets the least and the most. \"dictdb is\": how many times better dictdb did, by the median of the rounds' ratios; above 1 dictdb is better. \"of the limit\": the share of what the limit did.\n",
+    out.push_str(&holds::table(all)?);
+    out.push_str(
+        "\n## How to read the rest\n\nA figure is the median of the rounds or turns, in brackets the least and the \
+         most. \"dictdb is\": how many times better dictdb did, by the median of the ratios of each round or turn; above \
+         1 dictdb is better. \"of the limit\": the share of what the limit did.\n",
     );
-    for measured in measured {
-        section(&mut out, measured);
+    for workload in workloads::all() {
+        if let Some(measured) = all.get(workload.name) {
+            section(&mut out, measured)?;
+        }
     }
-    settings_of_engines(&mut out, settings, absent);
-    out
+    engines_used(&mut out, all);
+    Ok(out)
 }
 
-fn push(out: &mut String, text: &str) {
-    out.push_str(text);
+/// What a metric's title says of this run.
+pub(crate) fn titled(title: &str, measured: &Measured) -> String {
+    GROWTH_SIZES.iter().fold(title.to_owned(), |title, (name, times)| {
+        title.replace(&format!("{{{name}}}"), &grouped(measured.records as f64 * times))
+    })
 }
 
-fn section(out: &mut String, measured: &Measured) {
-    let workload = measured.workload;
-    let _ = writeln!(out, "\n## {}: {}\n\n![{}]({}.svg)", workload.name, workload.title, workload.title, workload.name);
-    let limit = workload.limit;
+fn section(out: &mut String, measured: &Measured) -> Res<()> {
+    let workload = measured.of()?;
+    let (name, title) = (workload.name, workload.title);
+    let _ = writeln!(out, "\n## {name}: {title}\n\n![{title}]({name}.svg)");
+    let (records, rounds) = (grouped(measured.records as f64), measured.rounds);
+    let turns = match measured.turns.len() {
+        turns if turns == rounds => String::new(),
+        turns => format!(" in {turns} turns"),
+    };
+    let _ = writeln!(
+        out,
+        "{}- {records} records, {rounds} rounds{turns}, measurements by time {} s a round",
+        measured.machine, measured.seconds
+    );
     for metric in workload.metrics {
         let mut rows: Vec<(&Entry, Spread)> = engines::all()
             .into_iter()
@@ -98,30 +83,24 @@ fn section(out: &mut String, measured: &Measured) {
             Better::More => b.median.total_cmp(&a.median),
             Better::Less => a.median.total_cmp(&b.median),
         });
-        let measured_here = |entry: &Entry| rows.iter().any(|(other, _)| other.name == entry.name);
-        let ours: Vec<&Entry> =
-            engines::all().into_iter().filter(|entry| entry.kind == Kind::Ours && measured_here(entry)).collect();
-        let limit = limit.filter(|limit| rows.iter().any(|(entry, _)| entry.name == *limit));
-        let _ = write!(out, "\n| {} | {} |", metric.title, metric.unit);
+        let (ours, without): (Vec<&Entry>, Vec<&Entry>) = engines::all()
+            .into_iter()
+            .filter(|entry| entry.kind == Kind::Ours && measured.ran(entry.name))
+            .partition(|entry| rows.iter().any(|(other, _)| other.name == entry.name));
+        let limit = workload.limit.filter(|limit| rows.iter().any(|(entry, _)| entry.name == *limit));
+        let columns = ours.len() + usize::from(limit.is_some());
+        let _ = write!(out, "\n| {} | {} |", titled(metric.title, measured), metric.unit);
         for ours in &ours {
             let _ = write!(out, " {} is |", ours.title);
         }
-        let of_limit = if limit.is_some() { " of the limit |" } else { "" };
         let _ = writeln!(
             out,
-            "{of_limit}\n|---|---:|{}{}",
-            "---:|".repeat(ours.len()),
-            if limit.is_some() { "---:|" } else { "" }
+            "{}\n|---|---:|{}",
+            if limit.is_some() { " of the limit |" } else { "" },
+            "---:|".repeat(columns)
         );
-        for (entry, spread) in rows {
-            let name = match entry.kind {
-                Kind::Ours => format!("**{}**", entry.title),
-                Kind::Store => entry.title.to_owned(),
-                Kind::Log => format!("{} (a log alone)", entry.title),
-                Kind::Limit => format!("_{}_ (limit)", entry.title),
-            };
-            let Spread { median, least, most } = spread;
-            let _ = write!(out, "| {name} | {} ({} to {}) |", figure(median), figure(least), figure(most));
+        for (entry, Spread { median, least, most }) in rows {
+            let _ = write!(out, "| {} | {} ({} to {}) |", name_of(entry), figure(median), figure(least), figure(most));
             for ours in &ours {
                 let ratio =
                     (ours.name != entry.name).then(|| measured.times_better(ours.name, entry.name, metric)).flatten();
@@ -133,38 +112,59 @@ fn section(out: &mut String, measured: &Measured) {
             }
             out.push('\n');
         }
+        for entry in without.into_iter().filter(|_| metric.key.contains("encoded")) {
+            let _ = writeln!(out, "| {} | n/a |{}", name_of(entry), " |".repeat(columns));
+        }
     }
     for note in &measured.notes {
         let _ = writeln!(out, "\n- {note}");
     }
-    for Failure { engine, why } in &measured.failures {
+    for (engine, why) in &measured.failures {
         let _ = writeln!(out, "\n- {engine} failed: {why}");
+    }
+    Ok(())
+}
+
+fn name_of(entry: &Entry) -> String {
+    match entry.kind {
+        Kind::Ours => format!("**{}**", entry.title),
+        Kind::Store => entry.title.to_owned(),
+        Kind::Log => format!("{} (a log alone)", entry.title),
+        Kind::Limit => format!("_{}_ (limit)", entry.title),
     }
 }
 
-fn settings_of_engines(out: &mut String, settings: &Settings, absent: &[(&Entry, String)]) {
-    push(out, "\n## Engines\n\n| engine | version | not synced | synced (w3) |\n|---|---|---|---|\n");
-    let absent_here = |entry: &Entry| absent.iter().any(|(other, _)| other.name == entry.name);
-    for entry in engines::all().into_iter().filter(|entry| settings.engines.iter().any(|n| n == entry.name)) {
-        if absent_here(entry) {
+fn engines_used(out: &mut String, all: &All) {
+    out.push_str("\n## Engines\n\n| engine | version | not synced | synced (w3) |\n|---|---|---|---|\n");
+    for entry in engines::all() {
+        let mut versions: Vec<&str> = all
+            .values()
+            .flat_map(|measured| &measured.engines)
+            .filter(|(name, _)| name == entry.name)
+            .map(|(_, version)| &version[..])
+            .collect();
+        versions.dedup();
+        if versions.is_empty() {
             continue;
         }
-        let version = machine::version_of(entry);
         let level = |promise: Promise, text: &'static str| match promise {
-            Promise::Unsynced if !entry.can(engines::Capability::Unsynced) => "-",
-            Promise::Synced if !entry.can(engines::Capability::Synced) => "-",
+            Promise::Unsynced if !entry.can(Capability::Unsynced) && !entry.can(Capability::Json) => "-",
+            Promise::Synced if !entry.can(Capability::Synced) => "-",
             _ => text,
         };
         let unsynced = level(Promise::Unsynced, entry.unsynced);
         let synced = level(Promise::Synced, entry.synced);
-        let _ = writeln!(out, "| {} | {version} | {unsynced} | {synced} |", entry.title);
+        let _ = writeln!(out, "| {} | {} | {unsynced} | {synced} |", entry.title, versions.join("; "));
     }
-    for (entry, why) in absent {
-        let _ = writeln!(out, "\nNot measured: {}, as {why}.", entry.title);
+    let mut absent: Vec<&(String, String)> = all.values().flat_map(|measured| &measured.absent).collect();
+    absent.sort();
+    absent.dedup();
+    for (name, why) in absent {
+        let _ = writeln!(out, "\nNot measured: {name}, as {why}.");
     }
 }
 
-fn times(ratio: f64) -> String {
+pub(crate) fn times(ratio: f64) -> String {
     if ratio >= 100.0 { format!("{ratio:.0}") } else { format!("{ratio:.2}") }
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut out = if value < 0.0 { String::from("-") } else { String::new() };
     for (at, digit) in digits.chars().enumerate() {
@@ -200,22 +200,5 @@ mod tests {
         let shown: Vec<String> =
             [1_234_567.0, 999.4, 12.345, 0.01234, 0.000123, -1_500.0].into_iter().map(figure).collect();
         assert_eq!(shown, ["1,234,567", "999", "12.35", "0.012", "0.00012", "-1,500"]);
-    }
-
-    #[test]
-    fn ratios_pair_the_rounds_and_above_one_is_better_whichever_way_the_figure_goes() {
-        let workload = crate::workloads::all()[2];
-        let round = |a: f64, b: f64| {
-            let figures = |v: f64| vec![("one".to_owned(), v), ("one_p99".to_owned(), 100.0 / v)];
-            vec![("dictdb", figures(a)), ("redb", figures(b))]
-        };
-        let rounds = vec![round(2.0, 1.0), round(30.0, 10.0), round(4.0, 1.0)];
-        let measured = Measured { workload, rounds, notes: Vec::new(), failures: Vec::new() };
-        for metric in &workload.metrics[..2] {
-            let ratio = measured.times_better("dictdb", "redb", metric).unwrap();
-            assert!((ratio - 3.0).abs() < 1e-9, "{}: {ratio}", metric.key);
-        }
-        assert_eq!(measured.spread("dictdb", "one").unwrap().median, 4.0);
-        assert_eq!(measured.times_better("dictdb", "lmdb", &workload.metrics[0]), None);
     }
 }

@@ -16,6 +16,7 @@ pub(crate) static ENTRY: Entry = Entry {
         Capability::Unsynced,
         Capability::Synced,
         Capability::Read,
+        Capability::Encoded,
         Capability::Pinned,
         Capability::Scan,
         Capability::Reopen,
@@ -74,15 +75,20 @@ impl Engine for Fjall {
         Ok(())
     }
 
+    fn close_small(self: Box<Self>) -> Res<()> {
+        self.settle()?;
+        (self as Box<dyn Engine>).close()
+    }
+
     fn close(self: Box<Self>) -> Res<()> {
         Ok(self.db.persist(PersistMode::SyncAll)?)
     }
 }
 
-fn touch(entries: impl Iterator<Item = Guard>) -> Res<Touched> {
+fn touch(entries: impl Iterator<Item = Guard>, add: impl Fn(&mut Touched, &[u8]) -> Res<()>) -> Res<Touched> {
     let mut touched = Touched::default();
     for entry in entries {
-        touched.add(&decoded(&entry.value()?)?);
+        add(&mut touched, &entry.value()?)?;
     }
     Ok(touched)
 }
@@ -97,7 +103,11 @@ impl Reader for &Keyspace {
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        touch(self.range(key(from)..).take(limit))
+        touch(self.range(key(from)..).take(limit), Touched::decode)
+    }
+
+    fn scan_encoded(&mut self, from: i64, limit: usize) -> Res<Touched> {
+        touch(self.range(key(from)..).take(limit), Touched::measure)
     }
 }
 
@@ -116,6 +126,6 @@ impl Reader for View<'_> {
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        touch(self.view.range(self.users, key(from)..).take(limit))
+        touch(self.view.range(self.users, key(from)..).take(limit), Touched::decode)
     }
 }

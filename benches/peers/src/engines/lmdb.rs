@@ -23,6 +23,7 @@ pub(crate) static ENTRY: Entry = Entry {
         Capability::Unsynced,
         Capability::Synced,
         Capability::Read,
+        Capability::Encoded,
         Capability::Pinned,
         Capability::Scan,
         Capability::Backup,
@@ -91,6 +92,16 @@ impl Engine for Lmdb {
         Ok(file.metadata()?.len())
     }
 
+    /// A copy without free pages is LMDB's way to a small file.
+    fn close_small(self: Box<Self>) -> Res<()> {
+        let path = self.env.path().to_owned();
+        let small = path.join("small");
+        drop(self.env.copy_to_path(&small, CompactionOption::Enabled)?);
+        (self as Box<dyn Engine>).close()?;
+        std::fs::rename(small, path.join("data.mdb"))?;
+        Ok(())
+    }
+
     fn close(self: Box<Self>) -> Res<()> {
         self.env.force_sync()?;
         let Lmdb { env, .. } = *self;
@@ -113,11 +124,27 @@ impl Reader for &Lmdb {
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
         View { tx: self.env.read_txn()?, users: self.users }.scan(from, limit)
     }
+
+    fn scan_encoded(&mut self, from: i64, limit: usize) -> Res<Touched> {
+        View { tx: self.env.read_txn()?, users: self.users }.each(from, limit, Touched::measure)
+    }
 }
 
 struct View<'a> {
     tx: RoTxn<'a, WithTls>,
     users: Database<'static, Bytes, Bytes>,
+}
+
+impl View<'_> {
+    fn each(&self, from: i64, limit: usize, add: impl Fn(&mut Touched, &[u8]) -> Res<()>) -> Res<Touched> {
+        let mut touched = Touched::default();
+        let from = key(from);
+        let range = (Bound::Included(&from[..]), Bound::Unbounded);
+        for entry in self.users.range(&self.tx, &range)?.take(limit) {
+            add(&mut touched, entry?.1)?;
+        }
+        Ok(touched)
+    }
 }
 
 impl Reader for View<'_> {
@@ -130,12 +157,6 @@ impl Reader for View<'_> {
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        let mut touched = Touched::default();
-        let from = key(from);
-        let range = (Bound::Included(&from[..]), Bound::Unbounded);
-        for entry in self.users.range(&self.tx, &range)?.take(limit) {
-            touched.add(&decoded(entry?.1)?);
-        }
-        Ok(touched)
+        self.each(from, limit, Touched::decode)
     }
 }

@@ -11,9 +11,16 @@ pub(crate) static BTREE: Entry = Entry {
     title: "BTreeMap in a RwLock",
     package: None,
     kind: Kind::Limit,
-    unsynced: "`RwLock<BTreeMap<i64, Box<[u8]>>>`, no files",
+    unsynced: "`RwLock<BTreeMap<i64, Box<[u8]>>>`, no files; a view is a copy of the map",
     synced: "-",
-    capabilities: &[Capability::Unsynced, Capability::Read, Capability::Scan, Capability::Bytes],
+    capabilities: &[
+        Capability::Unsynced,
+        Capability::Read,
+        Capability::Encoded,
+        Capability::Pinned,
+        Capability::Scan,
+        Capability::Bytes,
+    ],
     open: |_, _| Ok(Box::new(Ordered(RwLock::default()))),
     missing: present,
 };
@@ -25,10 +32,13 @@ pub(crate) static HASH: Entry = Entry {
     kind: Kind::Limit,
     unsynced: "`RwLock<HashMap<i64, Box<[u8]>>>`, no files",
     synced: "-",
-    capabilities: &[Capability::Unsynced, Capability::Read, Capability::Bytes],
+    capabilities: &[Capability::Unsynced, Capability::Read, Capability::Encoded, Capability::Bytes],
     open: |_, _| Ok(Box::new(Hashed(RwLock::default()))),
     missing: present,
 };
+
+/// What a snapshot is to a map: a copy of all of it.
+struct Copied(BTreeMap<i64, Box<[u8]>>);
 
 const PANICKED: &str = "a writer panicked";
 
@@ -52,6 +62,29 @@ impl Engine for Ordered {
     fn reader(&self) -> Res<Box<dyn Reader + '_>> {
         Ok(Box::new(self))
     }
+
+    fn pinned(&self) -> Res<Box<dyn Reader + '_>> {
+        Ok(Box::new(Copied(self.0.read().map_err(|_| PANICKED)?.clone())))
+    }
+}
+
+fn each(
+    map: &BTreeMap<i64, Box<[u8]>>,
+    from: i64,
+    limit: usize,
+    add: impl Fn(&mut Touched, &[u8]) -> Res<()>,
+) -> Res<Touched> {
+    let mut touched = Touched::default();
+    for (_, bytes) in map.range(from..).take(limit) {
+        add(&mut touched, bytes)?;
+    }
+    Ok(touched)
+}
+
+impl Reader for Copied {
+    fn get(&mut self, id: i64) -> Res<Option<User>> {
+        Ok(self.0.get(&id).map(|bytes| decoded(bytes)).transpose()?)
+    }
 }
 
 impl Reader for &Ordered {
@@ -65,12 +98,11 @@ impl Reader for &Ordered {
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        let map = self.0.read().map_err(|_| PANICKED)?;
-        let mut touched = Touched::default();
-        for bytes in map.range(from..).take(limit).map(|(_, bytes)| bytes) {
-            touched.add(&decoded(bytes)?);
-        }
-        Ok(touched)
+        each(&*self.0.read().map_err(|_| PANICKED)?, from, limit, Touched::decode)
+    }
+
+    fn scan_encoded(&mut self, from: i64, limit: usize) -> Res<Touched> {
+        each(&*self.0.read().map_err(|_| PANICKED)?, from, limit, Touched::measure)
     }
 }
 

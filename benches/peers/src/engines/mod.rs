@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::data::{Touched, User};
 
+pub(crate) mod dctdb;
 pub(crate) mod dictdb;
 mod fjall;
 mod lmdb;
@@ -40,6 +41,8 @@ pub(crate) enum Capability {
     Synced,
     /// Reads by key.
     Read,
+    /// Reads that hand out a record's bytes, without making the struct of them.
+    Encoded,
     /// Reads of many keys in one view of the data.
     Pinned,
     /// Scans in key order.
@@ -52,6 +55,10 @@ pub(crate) enum Capability {
     Reopen,
     /// Holds records in this process, or in files of its own: its bytes can be counted.
     Bytes,
+    /// Full backups as JSON, and deltas: what DictDB for Python does.
+    Json,
+    /// Snapshots that are compressed where that is asked for.
+    Compressed,
 }
 
 pub(crate) trait Engine: Sync {
@@ -83,18 +90,40 @@ pub(crate) trait Engine: Sync {
     fn backup_delta(&self, _dir: &Path) -> Res<u64> {
         unsupported("incremental backups")
     }
+    /// Bytes of the log so far, where the store tells.
+    fn log_bytes(&self) -> Option<u64> {
+        None
+    }
+    /// Bytes of a snapshot made now, where the store has such a file beside its log.
+    fn snapshot_bytes(&self) -> Res<Option<u64>> {
+        Ok(None)
+    }
+    /// The process that holds the records, where it is not this one.
+    fn process(&self) -> Option<u32> {
+        None
+    }
     fn close(self: Box<Self>) -> Res<()> {
         Ok(())
+    }
+    /// Closes it with files as small as its manual knows how to make them.
+    fn close_small(self: Box<Self>) -> Res<()> {
+        unsupported("files")
     }
 }
 
 pub(crate) trait Reader {
     fn get(&mut self, id: i64) -> Res<Option<User>>;
-    /// Reads the record without making the struct of it; its bytes, or fields.
-    fn encoded(&mut self, id: i64) -> Res<Option<usize>>;
+    /// Reads the record without making the struct of it; how many bytes it has.
+    fn encoded(&mut self, _id: i64) -> Res<Option<usize>> {
+        unsupported("reads of encoded records")
+    }
     /// Decodes up to `limit` records from `from` on, in key order, and touches every value.
     fn scan(&mut self, _from: i64, _limit: usize) -> Res<Touched> {
         unsupported("ordered scans")
+    }
+    /// The same without decoding: the sum of the records' lengths.
+    fn scan_encoded(&mut self, _from: i64, _limit: usize) -> Res<Touched> {
+        unsupported("scans of encoded records")
     }
 }
 
@@ -156,6 +185,7 @@ pub(crate) fn all() -> Vec<&'static Entry> {
         &maps::BTREE,
         &maps::HASH,
         &raw::ENTRY,
+        &dctdb::ENTRY,
     ]
 }
 

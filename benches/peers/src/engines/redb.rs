@@ -1,6 +1,5 @@
 //! redb: a copy-on-write B+ tree in one file.
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +23,7 @@ pub(crate) static ENTRY: Entry = Entry {
         Capability::Unsynced,
         Capability::Synced,
         Capability::Read,
+        Capability::Encoded,
         Capability::Pinned,
         Capability::Scan,
         Capability::Backup,
@@ -109,10 +109,14 @@ impl Engine for Redb {
         }
         tx.commit()?;
         drop(copy);
-        let mut file = std::fs::File::options().write(true).open(&path)?;
-        file.flush()?;
+        let file = std::fs::File::options().write(true).open(&path)?;
         file.sync_all()?;
         Ok(file.metadata()?.len())
+    }
+
+    fn close_small(mut self: Box<Self>) -> Res<()> {
+        while self.db.compact()? {}
+        Ok(())
     }
 }
 
@@ -139,9 +143,26 @@ impl Reader for Newest<'_> {
             None => Ok(Touched::default()),
         }
     }
+
+    fn scan_encoded(&mut self, from: i64, limit: usize) -> Res<Touched> {
+        match self.0.table()? {
+            Some(table) => View(table).each(from, limit, Touched::measure),
+            None => Ok(Touched::default()),
+        }
+    }
 }
 
 struct View(ReadOnlyTable<&'static [u8; 8], &'static [u8]>);
+
+impl View {
+    fn each(&self, from: i64, limit: usize, add: impl Fn(&mut Touched, &[u8]) -> Res<()>) -> Res<Touched> {
+        let mut touched = Touched::default();
+        for entry in self.0.range::<&[u8; 8]>(&key(from)..)?.take(limit) {
+            add(&mut touched, entry?.1.value())?;
+        }
+        Ok(touched)
+    }
+}
 
 impl Reader for View {
     fn get(&mut self, id: i64) -> Res<Option<User>> {
@@ -154,10 +175,6 @@ impl Reader for View {
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        let mut touched = Touched::default();
-        for entry in self.0.range::<&[u8; 8]>(&key(from)..)?.take(limit) {
-            touched.add(&decoded(entry?.1.value())?);
-        }
-        Ok(touched)
+        self.each(from, limit, Touched::decode)
     }
 }

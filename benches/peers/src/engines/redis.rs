@@ -18,7 +18,15 @@ pub(crate) static ENTRY: Entry = Entry {
     kind: Kind::Store,
     unsynced: "unix socket, `appendonly yes`, `appendfsync no`, one command a commit, `MSET` for many",
     synced: "`appendfsync always`",
-    capabilities: &[Capability::Unsynced, Capability::Synced, Capability::Read],
+    capabilities: &[
+        Capability::Unsynced,
+        Capability::Synced,
+        Capability::Read,
+        Capability::Encoded,
+        Capability::Backup,
+        Capability::Reopen,
+        Capability::Bytes,
+    ],
     open: |dir, promise| {
         let socket = dir.join("s");
         let fsync = if promise == Promise::Synced { "always" } else { "no" };
@@ -52,16 +60,39 @@ struct Redis {
 impl Redis {
     fn wait(&mut self) -> Res<()> {
         let start = Instant::now();
-        while UnixStream::connect(&self.socket).is_err() {
+        // It answers while it still loads, and says so.
+        while !Connection::new(&self.socket).and_then(|mut c| c.ask(&[b"PING"])).unwrap_or(false) {
             if let Some(status) = self.server.try_wait()? {
                 return Err(format!("redis-server ended with {status}").into());
             }
-            if start.elapsed() > Duration::from_secs(10) {
+            if start.elapsed() > LONGEST {
                 return Err("redis-server does not answer".into());
             }
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_micros(500));
         }
         Ok(())
+    }
+
+    fn ask(&self, command: &[&[u8]]) -> Res<bool> {
+        Connection::new(&self.socket)?.ask(command)
+    }
+
+    /// Until a background job of the server is over.
+    fn until_done(&self, running: &str, failed: &str) -> Res<()> {
+        let mut connection = Connection::new(&self.socket)?;
+        let start = Instant::now();
+        while start.elapsed() < LONGEST {
+            connection.ask(&[b"INFO", b"persistence"])?;
+            let info = String::from_utf8_lossy(&connection.bulk);
+            if info.contains(failed) {
+                return Err(format!("redis-server reports {failed}").into());
+            }
+            if !info.contains(running) {
+                return Ok(());
+            }
+            std::thread::park_timeout(Duration::from_micros(500));
+        }
+        Err("redis-server does not come to an end".into())
     }
 
     fn write(&self, users: &[User]) -> Res<()> {
@@ -99,7 +130,42 @@ impl Engine for Redis {
     fn reader(&self) -> Res<Box<dyn Reader + '_>> {
         Ok(Box::new(Connection::new(&self.socket)?))
     }
+
+    /// The append-only file begins anew with an RDB file of all records.
+    fn settle(&self) -> Res<()> {
+        self.ask(&[b"BGREWRITEAOF"])?;
+        self.until_done("aof_rewrite_in_progress:1", "aof_last_bgrewrite_status:err")
+    }
+
+    /// A forked copy of the server writes the RDB file and syncs it.
+    fn backup_full(&self, dir: &Path) -> Res<u64> {
+        self.ask(&[b"BGSAVE"])?;
+        self.until_done("rdb_bgsave_in_progress:1", "rdb_last_bgsave_status:err")?;
+        // Into its own directory; elsewhere it must not be told to.
+        let file = self.socket.with_file_name("dump.rdb");
+        let bytes = std::fs::metadata(&file)?.len();
+        std::fs::rename(file, dir.join("dump.rdb"))?;
+        Ok(bytes)
+    }
+
+    fn process(&self) -> Option<u32> {
+        Some(self.server.id())
+    }
+
+    fn close(mut self: Box<Self>) -> Res<()> {
+        // It hangs up instead of an answer.
+        let _ = self.ask(&[b"SHUTDOWN", b"NOSAVE"]);
+        self.server.wait()?;
+        Ok(())
+    }
+
+    fn close_small(self: Box<Self>) -> Res<()> {
+        self.settle()?;
+        (self as Box<dyn Engine>).close()
+    }
 }
+
+const LONGEST: Duration = Duration::from_secs(120);
 
 struct Connection {
     stream: BufReader<UnixStream>,
@@ -116,13 +182,27 @@ impl Connection {
 
     fn begin(&mut self, arguments: usize) {
         self.out.clear();
-        self.out.extend_from_slice(format!("*{arguments}\r\n").as_bytes());
+        self.head(b'*', arguments);
+    }
+
+    fn head(&mut self, kind: u8, number: usize) {
+        self.out.push(kind);
+        // Into memory: cannot fail.
+        let _ = write!(self.out, "{number}\r\n");
     }
 
     fn argument(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(format!("${}\r\n", bytes.len()).as_bytes());
+        self.head(b'$', bytes.len());
         self.out.extend_from_slice(bytes);
         self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn ask(&mut self, command: &[&[u8]]) -> Res<bool> {
+        self.begin(command.len());
+        for argument in command {
+            self.argument(argument);
+        }
+        self.answer()
     }
 
     /// Sends the command; the bytes of a bulk answer are in `bulk`.

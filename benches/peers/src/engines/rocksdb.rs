@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rocksdb::backup::{BackupEngine, BackupEngineOptions};
-use rocksdb::{BlockBasedOptions, Cache, DB, Direction, Env, IteratorMode, Options, ReadOptions, Snapshot};
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::{BlockBasedOptions, Cache, DB, DBRawIterator, Env, Options, Snapshot, WriteBatch, WriteOptions};
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res, bytes_on_disk, present};
 use crate::data::{Touched, User, decoded, encoded, key};
@@ -21,6 +20,7 @@ pub(crate) static ENTRY: Entry = Entry {
         Capability::Unsynced,
         Capability::Synced,
         Capability::Read,
+        Capability::Encoded,
         Capability::Pinned,
         Capability::Scan,
         Capability::Backup,
@@ -82,6 +82,10 @@ impl Engine for Rocks {
         Ok(())
     }
 
+    fn close_small(self: Box<Self>) -> Res<()> {
+        self.settle()
+    }
+
     /// `BackupEngine` with sync and a flush of the memtable: table files are copied once, later backups add new ones.
     fn backup_full(&self, dir: &Path) -> Res<u64> {
         self.backup_delta(dir)
@@ -101,11 +105,22 @@ impl Engine for Rocks {
     }
 }
 
-fn touch(entries: impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>>) -> Res<Touched> {
+/// The raw iterator lends its values; the other one copies each key and value into boxes.
+fn each(
+    mut at: DBRawIterator<'_>,
+    from: i64,
+    limit: usize,
+    add: impl Fn(&mut Touched, &[u8]) -> Res<()>,
+) -> Res<Touched> {
     let mut touched = Touched::default();
-    for entry in entries {
-        touched.add(&decoded(&entry?.1)?);
+    at.seek(key(from));
+    while touched.records < limit as u64
+        && let Some(value) = at.value()
+    {
+        add(&mut touched, value)?;
+        at.next();
     }
+    at.status()?;
     Ok(touched)
 }
 
@@ -119,7 +134,11 @@ impl Reader for &DB {
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        touch(self.iterator(IteratorMode::From(&key(from), Direction::Forward)).take(limit))
+        each(self.raw_iterator(), from, limit, Touched::decode)
+    }
+
+    fn scan_encoded(&mut self, from: i64, limit: usize) -> Res<Touched> {
+        each(self.raw_iterator(), from, limit, Touched::measure)
     }
 }
 
@@ -133,7 +152,6 @@ impl Reader for Snapshot<'_> {
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        let mode = IteratorMode::From(&key(from), Direction::Forward);
-        touch(self.iterator_opt(mode, ReadOptions::default()).take(limit))
+        each(self.raw_iterator(), from, limit, Touched::decode)
     }
 }

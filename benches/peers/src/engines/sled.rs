@@ -14,6 +14,7 @@ pub(crate) static ENTRY: Entry = Entry {
         Capability::Unsynced,
         Capability::Synced,
         Capability::Read,
+        Capability::Encoded,
         Capability::Scan,
         Capability::Reopen,
         Capability::Bytes,
@@ -68,10 +69,22 @@ impl Engine for Sled {
         Ok(())
     }
 
+    fn close_small(self: Box<Self>) -> Res<()> {
+        (self as Box<dyn Engine>).close()
+    }
+
     fn close(self: Box<Self>) -> Res<()> {
         self.db.flush()?;
         Ok(())
     }
+}
+
+fn each(db: &::sled::Db, from: i64, limit: usize, add: impl Fn(&mut Touched, &[u8]) -> Res<()>) -> Res<Touched> {
+    let mut touched = Touched::default();
+    for entry in db.range(key(from)..).take(limit) {
+        add(&mut touched, &entry?.1)?;
+    }
+    Ok(touched)
 }
 
 impl Reader for &::sled::Db {
@@ -84,10 +97,10 @@ impl Reader for &::sled::Db {
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        let mut touched = Touched::default();
-        for entry in self.range(key(from)..).take(limit) {
-            touched.add(&decoded(&entry?.1)?);
-        }
-        Ok(touched)
+        each(self, from, limit, Touched::decode)
+    }
+
+    fn scan_encoded(&mut self, from: i64, limit: usize) -> Res<Touched> {
+        each(self, from, limit, Touched::measure)
     }
 }

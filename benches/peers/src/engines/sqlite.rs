@@ -22,6 +22,7 @@ pub(crate) static ENTRY: Entry = Entry {
         Capability::Unsynced,
         Capability::Synced,
         Capability::Read,
+        Capability::Encoded,
         Capability::Pinned,
         Capability::Scan,
         Capability::Backup,
@@ -61,6 +62,12 @@ struct Sqlite {
 
 const PUT: &str = "INSERT OR REPLACE INTO users (id, record) VALUES (?1, ?2)";
 
+impl Sqlite {
+    fn ask(&self, sql: &str) -> Res<()> {
+        Ok(self.writer.lock().map_err(|_| "a writer panicked")?.execute_batch(sql)?)
+    }
+}
+
 impl Engine for Sqlite {
     fn insert(&self, user: &User) -> Res<()> {
         let writer = self.writer.lock().map_err(|_| "a writer panicked")?;
@@ -94,9 +101,11 @@ impl Engine for Sqlite {
     }
 
     fn settle(&self) -> Res<()> {
-        let writer = self.writer.lock().map_err(|_| "a writer panicked")?;
-        writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
-        Ok(())
+        self.ask("PRAGMA wal_checkpoint(TRUNCATE)")
+    }
+
+    fn close_small(self: Box<Self>) -> Res<()> {
+        self.ask("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")
     }
 
     fn backup_full(&self, dir: &Path) -> Res<u64> {
@@ -112,6 +121,21 @@ impl Engine for Sqlite {
     }
 }
 
+fn each(
+    connection: &Connection,
+    from: i64,
+    limit: usize,
+    add: impl Fn(&mut Touched, &[u8]) -> Res<()>,
+) -> Res<Touched> {
+    let mut select = connection.prepare_cached("SELECT record FROM users WHERE id >= ?1 ORDER BY id LIMIT ?2")?;
+    let mut rows = select.query((from, i64::try_from(limit)?))?;
+    let mut touched = Touched::default();
+    while let Some(row) = rows.next()? {
+        add(&mut touched, row.get_ref(0)?.as_blob()?)?;
+    }
+    Ok(touched)
+}
+
 impl Reader for Connection {
     fn get(&mut self, id: i64) -> Res<Option<User>> {
         let mut select = self.prepare_cached("SELECT record FROM users WHERE id = ?1")?;
@@ -125,12 +149,10 @@ impl Reader for Connection {
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        let mut select = self.prepare_cached("SELECT record FROM users WHERE id >= ?1 ORDER BY id LIMIT ?2")?;
-        let mut rows = select.query((from, i64::try_from(limit)?))?;
-        let mut touched = Touched::default();
-        while let Some(row) = rows.next()? {
-            touched.add(&decoded(row.get_ref(0)?.as_blob()?)?);
-        }
-        Ok(touched)
+        each(self, from, limit, Touched::decode)
+    }
+
+    fn scan_encoded(&mut self, from: i64, limit: usize) -> Res<Touched> {
+        each(self, from, limit, Touched::measure)
     }
 }

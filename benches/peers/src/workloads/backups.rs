@@ -1,17 +1,16 @@
-//! w6 and w7: backups, full and incremental.
+//! w6: full backups.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Job, Outcome, Workload, changed, join, less, load, loaded, more, raw_write};
-use crate::engines::{Capability, Engine, Entry, Promise, Res};
+use super::{How, Job, Outcome, State, Turns, Workload, changed, join, less, more, raw_write, sync};
+use crate::engines::{Capability, Engine, Entry, Res};
 use crate::stats::percentile;
 
 pub(crate) static W6: Workload = Workload {
     name: "w6",
     title: "A full backup, synced, while a writer writes",
-    needs: &[Capability::Unsynced, Capability::Backup],
+    needs: &[Capability::Unsynced, Capability::Read, Capability::Backup],
     only: None,
     limit: None,
     metrics: &[
@@ -19,54 +18,108 @@ pub(crate) static W6: Workload = Workload {
         more("speed", "writes", "MB/s"),
         less("bytes", "is", "MB"),
         less("against_raw", "takes, against a write and fsync of as many bytes", "times"),
+        less("quiet", "without a writer: takes", "s"),
+        less("quiet_against_raw", "without a writer: takes, against a write and fsync of as many bytes", "times"),
         less("longest", "longest pause of the writer", "ms"),
+        less("longest_running", "the same, waits for a core not counted", "ms"),
         less("longest_without", "longest pause without a backup", "ms"),
         less("p999", "99.9 % of its commits within", "us"),
         less("p999_without", "99.9 % of its commits without a backup within", "us"),
+        less("p999_ratio", "99.9 % of its commits within", "times that without"),
     ],
-    run: full,
+    how: How::Turns(Turns { state: State::Loaded, in_a_round: |_| 3, turn }),
 };
 
-pub(crate) static W7: Workload = Workload {
-    name: "w7",
-    title: "An incremental backup, synced, after 1 % of the records changed",
-    needs: &[Capability::Unsynced, Capability::Incremental],
-    only: None,
-    limit: None,
-    metrics: &[
-        less("tenth", "a tenth of the records: takes", "s"),
-        less("tenth_bytes", "is", "MB"),
-        less("tenth_raw", "takes, against a write and fsync of as many bytes", "times"),
-        less("all", "all records: takes", "s"),
-        less("all_bytes", "is", "MB"),
-        less("all_raw", "takes, against a write and fsync of as many bytes", "times"),
-        less("five", "five times the records: takes", "s"),
-        less("five_bytes", "is", "MB"),
-        less("five_raw", "takes, against a write and fsync of as many bytes", "times"),
-    ],
-    run: incremental,
-};
+fn turn(job: &Job, _: &Entry, engine: &dyn Engine, at: u64) -> Res<Outcome> {
+    // What turns before have left to be written, merged or checkpointed is not this one's.
+    engine.settle()?;
+    sync(&job.dir)?;
+    let dir = job.dir.join("backups");
+    // Into a new directory each time: a store that knows an earlier backup may write less.
+    let backup = |name: &str| {
+        let dir = dir.join(format!("{name}-{at}"));
+        std::fs::create_dir_all(&dir)?;
+        let start = Instant::now();
+        let bytes = engine.backup_full(&dir)?;
+        Res::Ok((start.elapsed().as_secs_f64(), bytes))
+    };
+    let (quiet, bytes) = backup("quiet")?;
+    let raw_before = raw_write(&job.dir, bytes)?;
+    let ((seconds, bytes), mut with) = writing(job, engine, || backup("writing"))?;
+    let raw_after = raw_write(&job.dir, bytes)?;
+    // As long as the backup took, so that both had the same chance of a long pause.
+    let ((), mut without) = writing(job, engine, || {
+        wait(Duration::from_secs_f64(seconds));
+        Ok(())
+    })?;
+    std::fs::remove_dir_all(&dir)?;
+    let raw = (raw_before + raw_after) / 2.0;
+    let mut outcome = Outcome::default();
+    outcome.set("seconds", seconds);
+    outcome.set("bytes", bytes as f64 / 1e6);
+    outcome.set("speed", bytes as f64 / 1e6 / seconds);
+    outcome.set("against_raw", seconds / raw);
+    outcome.set("quiet", quiet);
+    outcome.set("quiet_against_raw", quiet / raw);
+    outcome.set("longest", percentile(&mut with.times, 1.0) / 1e3);
+    outcome.set("longest_running", with.longest_running * 1e3);
+    outcome.set("longest_without", percentile(&mut without.times, 1.0) / 1e3);
+    let (with, without) = (percentile(&mut with.times, 0.999), percentile(&mut without.times, 0.999));
+    outcome.set("p999", with);
+    outcome.set("p999_without", without);
+    outcome.set("p999_ratio", with / without);
+    Ok(outcome)
+}
 
-/// The times of a writer's commits in microseconds, while `work` runs.
-fn writing<T>(job: &Job, engine: &dyn Engine, work: impl FnOnce() -> Res<T>) -> Res<(T, Vec<f64>)> {
+struct Commits {
+    /// In microseconds.
+    times: Vec<f64>,
+    /// In seconds, of it only what was not spent waiting for a core.
+    longest_running: f64,
+}
+
+/// Seconds that a commit has to take to be looked at.
+const LONG: f64 = 0.5e-3;
+
+/// The times of a writer's commits while `work` runs.
+fn writing<T>(job: &Job, engine: &dyn Engine, work: impl FnOnce() -> Res<T>) -> Res<(T, Commits)> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut rng = fastrand::Rng::with_seed(17);
             let mut times = Vec::with_capacity(4 << 20);
+            let (mut longest_running, mut waited) = (0.0_f64, core_wait());
             while !stop.load(Ordering::Relaxed) {
                 let user = changed(&mut rng, job.records);
                 let start = Instant::now();
                 engine.put(&user)?;
-                times.push(start.elapsed().as_secs_f64() * 1e6);
+                let time = start.elapsed().as_secs_f64();
+                times.push(time * 1e6);
+                if time > LONG {
+                    let now = core_wait();
+                    longest_running = longest_running.max(time - (now - waited));
+                    waited = now;
+                } else {
+                    longest_running = longest_running.max(time);
+                    // Asking costs as much as a commit.
+                    if times.len().is_multiple_of(64) {
+                        waited = core_wait();
+                    }
+                }
             }
-            Res::Ok(times)
+            Res::Ok(Commits { times, longest_running })
         });
         let done = work();
         stop.store(true, Ordering::Relaxed);
         let times = join(writer)?;
         Ok((done?, times))
     })
+}
+
+/// Seconds for which this thread could have run and had no core; 0 where the system does not tell.
+fn core_wait() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    stat.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok()).map_or(0.0, |ns| ns / 1e9)
 }
 
 fn wait(time: Duration) {
@@ -76,65 +129,4 @@ fn wait(time: Duration) {
     {
         std::thread::park_timeout(left);
     }
-}
-
-fn full(job: &Job, entry: &Entry) -> Res<Outcome> {
-    let engine = loaded(job, entry, Promise::Unsynced)?;
-    let dir = job.dir.join("backups");
-    std::fs::create_dir(&dir)?;
-    let ((seconds, bytes), mut with) = writing(job, &*engine, || {
-        let start = Instant::now();
-        let bytes = engine.backup_full(&dir)?;
-        Ok((start.elapsed().as_secs_f64(), bytes))
-    })?;
-    // As long as the backup took, so that both had the same chance of a long pause.
-    let ((), mut without) = writing(job, &*engine, || {
-        wait(Duration::from_secs_f64(seconds));
-        Ok(())
-    })?;
-    let raw = raw_write(&job.dir, bytes)?;
-    let mut outcome = Outcome::default();
-    outcome.set("seconds", seconds);
-    outcome.set("bytes", bytes as f64 / 1e6);
-    outcome.set("speed", bytes as f64 / 1e6 / seconds);
-    outcome.set("against_raw", seconds / raw);
-    outcome.set("longest", percentile(&mut with, 1.0) / 1e3);
-    outcome.set("longest_without", percentile(&mut without, 1.0) / 1e3);
-    outcome.set("p999", percentile(&mut with, 0.999));
-    outcome.set("p999_without", percentile(&mut without, 0.999));
-    Ok(outcome)
-}
-
-fn incremental(job: &Job, entry: &Entry) -> Res<Outcome> {
-    let mut outcome = Outcome::default();
-    let mut sizes = vec![("tenth", job.records / 10), ("all", job.records)];
-    if job.large {
-        sizes.push(("five", job.records * 5));
-    }
-    for (key, records) in sizes {
-        let dir = job.dir.join(key);
-        std::fs::create_dir(&dir)?;
-        let (seconds, bytes) = delta(entry, &dir, records.max(100))?;
-        outcome.set(key, seconds);
-        outcome.set(&format!("{key}_bytes"), bytes as f64 / 1e6);
-        outcome.set(&format!("{key}_raw"), seconds / raw_write(&dir, bytes)?);
-        std::fs::remove_dir_all(dir)?;
-    }
-    Ok(outcome)
-}
-
-fn delta(entry: &Entry, dir: &Path, records: u64) -> Res<(f64, u64)> {
-    let engine = (entry.open)(dir, Promise::Unsynced)?;
-    load(&*engine, records)?;
-    engine.settle()?;
-    let backups = dir.join("backups");
-    std::fs::create_dir(&backups)?;
-    engine.backup_full(&backups)?;
-    let mut rng = fastrand::Rng::with_seed(19);
-    for _ in 0..records / 100 {
-        engine.put(&changed(&mut rng, records))?;
-    }
-    let start = Instant::now();
-    let bytes = engine.backup_delta(&backups)?;
-    Ok((start.elapsed().as_secs_f64(), bytes))
 }

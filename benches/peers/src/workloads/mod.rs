@@ -1,20 +1,30 @@
-//! What is measured. Each workload runs in a process of its own, against one engine in an empty directory.
+//! What is measured, and how: in a process of its own for each run, or in short turns of all engines.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{User, users};
-use crate::engines::{Capability, Engine, Entry, Promise, Res};
+use crate::data::{User, shuffled, users};
+use crate::engines::{Capability, Engine, Entry, Res};
 
 mod backups;
+mod deltas;
 mod growth;
+mod instructions;
 mod memory;
 mod mixed;
 mod opens;
+mod python;
 mod reads;
+mod scans;
+mod synced;
+mod turns;
 mod writes;
+
+pub(crate) use growth::SIZES as GROWTH_SIZES;
+pub(crate) use instructions::OPERATIONS;
+pub(crate) use turns::serve;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Better {
@@ -24,6 +34,7 @@ pub(crate) enum Better {
 
 pub(crate) struct Metric {
     pub(crate) key: &'static str,
+    /// `{tenth}`, `{all}`, `{five}` and `{twenty}` stand for shares and multiples of the records.
     pub(crate) title: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) better: Better,
@@ -46,7 +57,35 @@ pub(crate) struct Workload {
     /// The engine that shows what the machine could do.
     pub(crate) limit: Option<&'static str>,
     pub(crate) metrics: &'static [Metric],
-    run: fn(&Job, &Entry) -> Res<Outcome>,
+    pub(crate) how: How,
+}
+
+pub(crate) enum How {
+    /// Each round in a new process and an empty directory, one engine after the other.
+    Alone(fn(&Job, &Entry) -> Res<Outcome>),
+    /// The same, in one round: what it finds does not change from run to run.
+    Once(fn(&Job, &Entry) -> Res<Outcome>),
+    /// In short turns: every engine has a process, and they work one at a time, A B C A B C. A change in the mood of
+    /// the disk or the machine meets all of them alike.
+    Turns(Turns),
+}
+
+pub(crate) struct Turns {
+    pub(crate) state: State,
+    /// How many turns each engine has in a round, when a measurement by time lasts as many seconds.
+    pub(crate) in_a_round: fn(f64) -> u64,
+    turn: fn(&Job, &Entry, &dyn Engine, u64) -> Res<Outcome>,
+}
+
+/// What the processes that take turns have before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum State {
+    /// An empty store whose commits are synced; new processes each round.
+    Empty,
+    /// All records, at rest and read once; commits are not synced; new processes each round.
+    Loaded,
+    /// Files alone, which the turns open; the same for all rounds.
+    Files,
 }
 
 impl Workload {
@@ -59,21 +98,27 @@ pub(crate) fn all() -> Vec<&'static Workload> {
     vec![
         &writes::W1,
         &writes::W2,
-        &writes::W3,
+        &synced::W3,
         &reads::W4,
-        &reads::W5,
+        &scans::W5,
         &backups::W6,
-        &backups::W7,
+        &deltas::W7,
         &opens::W8,
         &memory::W9,
         &mixed::W10,
         &growth::GROWTH,
+        &python::PYTHON,
     ]
+}
+
+pub(crate) fn by_name(name: &str) -> Res<&'static Workload> {
+    all().into_iter().find(|workload| workload.name == name).ok_or_else(|| format!("no workload {name}").into())
 }
 
 /// What a child process is asked to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
+    /// A workload's name; of a process that takes turns nothing.
     pub(crate) workload: String,
     pub(crate) engine: String,
     /// Empty, and the child's alone.
@@ -81,13 +126,18 @@ pub(crate) struct Job {
     pub(crate) records: u64,
     /// How long a measurement by time lasts.
     pub(crate) seconds: f64,
-    /// Also the sizes that take long.
-    pub(crate) large: bool,
+    /// It takes turns, told through its standard input.
+    pub(crate) state: Option<State>,
 }
 
 impl Job {
     fn time(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+
+    /// A part of that.
+    fn slice(&self, share: f64) -> Duration {
+        self.time().mul_f64(share)
     }
 }
 
@@ -106,25 +156,26 @@ impl Outcome {
 
 /// Runs the job in this process. `started` is when the process began.
 pub(crate) fn run(job: &Job, started: Instant) -> Res<Outcome> {
-    let entry = crate::engines::by_name(&job.engine).ok_or("no such engine")?;
-    if let Some(outcome) = opens::run_probe(job, entry, started)? {
+    if let Some(outcome) = opens::run_probe(job, started)? {
         return Ok(outcome);
     }
-    let workload = all().into_iter().find(|w| w.name == job.workload).ok_or("no such workload")?;
-    (workload.run)(job, entry)
+    if let Some(outcome) = growth::run_probe(job, started)? {
+        return Ok(outcome);
+    }
+    if let Some(outcome) = instructions::run(job)? {
+        return Ok(outcome);
+    }
+    let entry = crate::engines::by_name(&job.engine).ok_or("no such engine")?;
+    match by_name(&job.workload)?.how {
+        How::Alone(run) | How::Once(run) => run(job, entry),
+        How::Turns(_) => Err("takes turns".into()),
+    }
 }
 
-/// Opens the engine with all records in it, at rest.
-fn loaded(job: &Job, entry: &Entry, promise: Promise) -> Res<Box<dyn Engine>> {
-    let engine = (entry.open)(&job.dir, promise)?;
-    load(&*engine, job.records)?;
-    engine.settle()?;
-    Ok(engine)
-}
-
+/// Not measured.
 fn load(engine: &dyn Engine, records: u64) -> Res<()> {
-    for users in users(records).chunks(1_000) {
-        engine.insert_many(users)?;
+    for ids in shuffled(records).chunks(1_000) {
+        engine.insert_many(&users(ids))?;
     }
     Ok(())
 }
@@ -153,6 +204,12 @@ fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Res<T>>) -> Res<T> {
 /// The next version of a random record.
 fn changed(rng: &mut fastrand::Rng, records: u64) -> User {
     User::version(rng.u64(0..records) as i64, rng.u64(1..))
+}
+
+/// Leaves nothing for the disk to write that is not measured.
+fn sync(dir: &Path) -> Res<()> {
+    std::process::Command::new("sync").arg("-f").arg(dir).status()?;
+    Ok(())
 }
 
 /// Seconds that a plain write and fsync of as many bytes takes, into a new file in `dir`.

@@ -1,104 +1,131 @@
-//! w4 and w5: reads by key and in order.
+//! w4: reads by key.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Job, Outcome, Workload, changed, join, loaded, more, rate};
+use super::{How, Job, Outcome, State, Turns, Workload, changed, join, more, rate};
 use crate::data::shuffled_anew;
-use crate::engines::{Capability, Engine, Entry, Promise, Reader, Res};
+use crate::engines::{Capability, Engine, Entry, Reader, Res};
 
 pub(crate) static W4: Workload = Workload {
     name: "w4",
     title: "Random reads by key",
     needs: &[Capability::Unsynced, Capability::Read],
     only: None,
-    limit: Some("hashmap"),
+    limit: Some("btreemap"),
     metrics: &[
         more("decoded_1", "decoded to the struct, 1 reader", "reads/s"),
         more("decoded_2", "decoded to the struct, 2 readers", "reads/s"),
-        more("encoded_1", "encoded, 1 reader (dictdb: row walked, not built)", "reads/s"),
-        more("encoded_2", "encoded, 2 readers (dictdb: row walked, not built)", "reads/s"),
+        more("decoded_scale", "decoded, 2 readers", "times 1 reader"),
+        more("encoded_1", "encoded, 1 reader", "reads/s"),
+        more("encoded_2", "encoded, 2 readers", "reads/s"),
+        more("encoded_scale", "encoded, 2 readers", "times 1 reader"),
         more("view_1", "decoded, 1 reader, all in one view", "reads/s"),
+        more("held", "decoded, 1 reader, while a view is held", "reads/s"),
+        more("held_share", "while a view is held", "of the reads without"),
         more("writing", "decoded, 1 reader while a writer writes", "reads/s"),
         more("writer", "commits of that writer", "commits/s"),
-        more("held", "decoded, 1 reader, the writer writes, a view of before is held", "reads/s"),
+        more("held_writing", "decoded, 1 reader, a writer writes, a view of before is held", "reads/s"),
         more("held_writer", "commits of that writer", "commits/s"),
+        more("held_writing_share", "the writer writes, a view is held", "of the reads without a view"),
     ],
-    run: points,
-};
-
-pub(crate) static W5: Workload = Workload {
-    name: "w5",
-    title: "Scans in key order, every value touched",
-    needs: &[Capability::Unsynced, Capability::Read, Capability::Scan],
-    only: None,
-    limit: Some("btreemap"),
-    metrics: &[
-        more("full", "all records", "records/s"),
-        more("hundred", "100 records from a random key on", "scans/s"),
-    ],
-    run: scans,
+    how: How::Turns(Turns { state: State::Loaded, in_a_round: |_| 12, turn }),
 };
 
 const STRIDE: u64 = 64;
 
-fn points(job: &Job, entry: &Entry) -> Res<Outcome> {
-    let engine = loaded(job, entry, Promise::Unsynced)?;
-    let engine = &*engine;
+fn turn(job: &Job, entry: &Entry, engine: &dyn Engine, at: u64) -> Res<Outcome> {
+    let time = job.slice(1.0 / 16.0);
     let ids = shuffled_anew(job.records);
-    let mut outcome = Outcome::default();
-    // Compaction leaves caches cold: without this, whatever is measured first would be of another engine than the rest.
-    warm(engine, &ids)?;
-    for readers in [1, 2] {
-        let reads = |decode: bool| {
-            std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..readers)
-                    .map(|at| {
-                        // Two readers begin at different places, and never read the same at the same time.
-                        let ids = &ids[ids.len() / 2 * at..];
-                        scope.spawn(move || read(job, &mut *engine.reader()?, ids, decode))
-                    })
-                    .collect();
-                threads.into_iter().map(join).sum::<Res<f64>>()
-            })
-        };
-        outcome.set(&format!("decoded_{readers}"), reads(true)?);
-        outcome.set(&format!("encoded_{readers}"), reads(false)?);
-    }
+    // Every turn reads on from somewhere else.
+    let from = (at as usize).wrapping_mul(0x9E37_79B1) % ids.len();
+    let ids = Ids { ids, from };
     let pinned = entry.can(Capability::Pinned);
-    if pinned {
-        outcome.set("view_1", read(job, &mut *engine.pinned()?, &ids, true)?);
-    }
-    let (reads, writes) = while_writing(job, engine, &ids)?;
-    outcome.set("writing", reads);
-    outcome.set("writer", writes);
-    if pinned {
-        let (reads, writes) = while_held(engine, ids[0], || while_writing(job, engine, &ids))?;
-        outcome.set("held", reads);
-        outcome.set("held_writer", writes);
+    let mut outcome = Outcome::default();
+    match at % 4 {
+        0 => {
+            both(&mut outcome, "decoded", |readers| readers_at_once(engine, &ids, time, readers, true))?;
+            if pinned {
+                outcome.set("view_1", read(&mut *engine.pinned()?, &ids, 0, time, true)?);
+            }
+        }
+        1 if entry.can(Capability::Encoded) => {
+            both(&mut outcome, "encoded", |readers| readers_at_once(engine, &ids, time, readers, false))?;
+        }
+        2 if pinned => {
+            let quiet = || read(&mut *engine.reader()?, &ids, 0, time, true);
+            let without = quiet()?;
+            let held = while_held(engine, ids.at(0), quiet)?;
+            let again = quiet()?;
+            outcome.set("held", held);
+            outcome.set("held_share", held / ((without + again) / 2.0));
+        }
+        3 => {
+            let writing = || while_writing(job, engine, &ids, time, at);
+            let (without, writer) = writing()?;
+            outcome.set("writing", without);
+            outcome.set("writer", writer);
+            if pinned {
+                let (held, writer) = while_held(engine, ids.at(0), writing)?;
+                let (again, _) = writing()?;
+                outcome.set("held_writing", held);
+                outcome.set("held_writer", writer);
+                outcome.set("held_writing_share", held / ((without + again) / 2.0));
+            }
+        }
+        _ => {}
     }
     Ok(outcome)
 }
 
-/// Reads every record once, as the measurements do.
-fn warm(engine: &dyn Engine, ids: &[i64]) -> Res<()> {
-    let mut reader = engine.reader()?;
-    for &id in ids {
-        black_box(reader.get(id)?);
+/// The order of the reads, and where they begin in it.
+struct Ids {
+    ids: Vec<i64>,
+    from: usize,
+}
+
+impl Ids {
+    fn at(&self, index: usize) -> i64 {
+        self.ids[(self.from + index) % self.ids.len()]
     }
+
+    /// From there on, over and over again. Two readers never read the same at the same time.
+    fn of(&self, reader: usize) -> impl Iterator<Item = i64> {
+        let skipped = (self.from + reader * (self.ids.len() / 2)) % self.ids.len();
+        self.ids.iter().copied().cycle().skip(skipped)
+    }
+}
+
+fn both(outcome: &mut Outcome, key: &str, reads: impl Fn(usize) -> Res<f64>) -> Res<()> {
+    let one = reads(1)?;
+    let two = reads(2)?;
+    outcome.set(&format!("{key}_1"), one);
+    outcome.set(&format!("{key}_2"), two);
+    outcome.set(&format!("{key}_scale"), two / one);
     Ok(())
 }
 
-fn read(job: &Job, reader: &mut dyn Reader, ids: &[i64], decode: bool) -> Res<f64> {
-    let mut next = ids.iter().cycle();
-    rate(job.time(), STRIDE, |_| {
-        let id = *next.next().ok_or("no records")?;
+fn readers_at_once(engine: &dyn Engine, ids: &Ids, time: Duration, readers: usize, decode: bool) -> Res<f64> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..readers).map(|at| scope.spawn(move || read(&mut *engine.reader()?, ids, at, time, decode))).collect();
+        threads.into_iter().map(join).sum::<Res<f64>>()
+    })
+}
+
+fn read(reader: &mut dyn Reader, ids: &Ids, at: usize, time: Duration, decode: bool) -> Res<f64> {
+    let mut next = ids.of(at);
+    let mut once = |reader: &mut dyn Reader| {
+        let id = next.next().ok_or("no records")?;
         let found =
             if decode { black_box(reader.get(id)?).is_some() } else { black_box(reader.encoded(id)?).is_some() };
         if found { Ok(()) } else { Err(format!("record {id} is missing").into()) }
-    })
+    };
+    // The first of a connection prepares statements, and skips to where it begins.
+    once(reader)?;
+    rate(time, STRIDE, |_| once(reader))
 }
 
 /// Runs `work` while another thread holds a view: LMDB lets a thread have one read transaction.
@@ -121,11 +148,11 @@ fn while_held<T>(engine: &dyn Engine, id: i64, work: impl FnOnce() -> Res<T>) ->
     })
 }
 
-fn while_writing(job: &Job, engine: &dyn Engine, ids: &[i64]) -> Res<(f64, f64)> {
+fn while_writing(job: &Job, engine: &dyn Engine, ids: &Ids, time: Duration, seed: u64) -> Res<(f64, f64)> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            let mut rng = fastrand::Rng::with_seed(11);
+            let mut rng = fastrand::Rng::with_seed(seed);
             let (start, mut commits) = (Instant::now(), 0);
             while !stop.load(Ordering::Relaxed) {
                 engine.put(&changed(&mut rng, job.records))?;
@@ -133,36 +160,9 @@ fn while_writing(job: &Job, engine: &dyn Engine, ids: &[i64]) -> Res<(f64, f64)>
             }
             Res::Ok(f64::from(commits) / start.elapsed().as_secs_f64())
         });
-        let reads = engine.reader().and_then(|mut reader| read(job, &mut *reader, ids, true));
+        let reads = engine.reader().and_then(|mut reader| read(&mut *reader, ids, 0, time, true));
         stop.store(true, Ordering::Relaxed);
         let writes = join(writer)?;
         Ok((reads?, writes))
     })
-}
-
-fn scans(job: &Job, entry: &Entry) -> Res<Outcome> {
-    let engine = loaded(job, entry, Promise::Unsynced)?;
-    let mut outcome = Outcome::default();
-    let mut reader = engine.reader()?;
-    let records = job.records;
-    black_box(reader.scan(0, usize::MAX / 2)?); // warms caches, as in w4
-    // At least one whole scan, and as many more as the time allows.
-    let full = rate(job.time(), 1, |_| {
-        let touched = reader.scan(0, usize::MAX / 2)?;
-        if black_box(touched).records != records {
-            return Err(format!("a scan of {records} records saw {}", touched.records).into());
-        }
-        Ok(())
-    })?;
-    outcome.set("full", full * records as f64);
-    let mut rng = fastrand::Rng::with_seed(13);
-    let last = records.saturating_sub(100).max(1);
-    outcome.set(
-        "hundred",
-        rate(job.time(), 8, |_| {
-            black_box(reader.scan(rng.u64(0..last) as i64, 100)?);
-            Ok(())
-        })?,
-    );
-    Ok(outcome)
 }
