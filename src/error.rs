@@ -70,16 +70,17 @@ pub enum Error {
         /// The CRC-32 of its bytes.
         computed: u32,
     },
-    /// A file of a later format than this program reads. Use a newer dictdb.
+    /// A file of another format version than this program reads. Use the dictdb that wrote it, or a newer one.
     #[error(
-        "{} has format version {found}, and this dictdb reads up to {supported}: use a newer dictdb", file.display()
+        "{} has format version {found}, and this dictdb reads {supported}: use the dictdb that wrote it, or a newer one",
+        file.display()
     )]
     UnsupportedVersion {
         /// The file.
         file: PathBuf,
         /// Its version.
         found: u16,
-        /// The newest version read here.
+        /// The version read here.
         supported: u16,
     },
     /// A file of another kind than the one asked for (a delta where a full backup is wanted, or the reverse).

@@ -85,7 +85,7 @@ impl Snapshot {
         self.state.record_count()
     }
 
-    /// Bytes of all encoded records.
+    /// Bytes of the values of all records, encoded; the names of their fields are kept once for all.
     pub fn record_bytes(&self) -> u64 {
         self.state.row_bytes()
     }

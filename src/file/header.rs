@@ -3,7 +3,7 @@
 //! ```text
 //! offset size field
 //!      0    8 magic 89 44 44 42 0D 0A 1A 0A
-//!      8    2 format version, 1
+//!      8    2 format version, 2
 //!     10    1 kind: 1 snapshot, 2 delta, 3 log
 //!     11    5 reserved, zero
 //!     16   16 lineage
@@ -28,7 +28,7 @@ pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const MAGIC: [u8; 8] = *b"\x89DDB\r\n\x1A\n";
 
 /// The format that this program writes, and the newest that it reads.
-pub(crate) const FORMAT_VERSION: u16 = 1;
+pub(crate) const FORMAT_VERSION: u16 = 2;
 
 /// The smallest preallocation of a log segment: a header, a seal, and room.
 pub(crate) const PREALLOCATION_MIN: u32 = 512;

@@ -180,31 +180,50 @@ fn no_huge_length_or_count_at_any_place_allocates_for_it() {
     }
 }
 
-/// Puts `row` in place of the first row of the snapshot, or of the first put of the delta.
-fn with_row(parts: &Parts, row: &[u8]) -> Parts {
+/// Puts a row, its names and its values, in place of the first row of the snapshot, or of the first put of the delta.
+fn with_row(parts: &Parts, names: &[u8], values: &[u8]) -> Parts {
     let mut forged = parts.clone();
-    let mut entry = varint(row.len() as u64);
-    entry.extend_from_slice(row);
     let (header, payload) = forged.frames.iter_mut().find(|(_, p)| p.windows(2).any(|w| w == b"a1")).unwrap();
-    let is_rows = header[0] == 3;
-    // The row begins with its count of fields, then "name"; the key was added last.
+    // The names begin with their count, then "name"; the key was added last.
     let start = payload.windows(6).position(|w| w == b"\x03\x04name").unwrap();
-    let prefix = 1; // its length, below 128
-    let length = payload[start - prefix] as usize;
-    assert!(is_rows || header[0] == 1);
-    payload.splice(start - prefix..start + length, entry);
+    let names_end = start + 13;
+    assert_eq!(payload[names_end - 3..names_end], *b"\x02id");
+    if header[0] == 1 {
+        let length = usize::from(payload[start - 1]); // below 128
+        let entry = [varint((names.len() + values.len()) as u64), names.to_vec(), values.to_vec()].concat();
+        payload.splice(start - 1..start + length, entry);
+        return forged;
+    }
+    assert_eq!((header[0], start, payload[0]), (3, 1, 1), "a block of rows that have the same names");
+    let (old_names, rows) = (payload[start..names_end].to_vec(), payload[names_end..].to_vec());
+    let (count, mut rest) = (rows[0], &rows[1..]);
+    let mut old_values = Vec::new();
+    while let Some((&length, behind)) = rest.split_first() {
+        let (values, behind) = behind.split_at(length.into());
+        old_values.push(values);
+        rest = behind;
+    }
+    assert_eq!(old_values.len(), usize::from(count));
+    let shapes: Vec<&[u8]> = if names == old_names || count == 1 { vec![names] } else { vec![names, &old_names] };
+    *payload = [varint(shapes.len() as u64), shapes.concat(), vec![count]].concat();
+    for (n, old) in old_values.iter().enumerate() {
+        if shapes.len() > 1 {
+            payload.push(u8::from(n > 0));
+        }
+        let values = if n == 0 { values } else { old };
+        payload.extend(varint(values.len() as u64));
+        payload.extend_from_slice(values);
+    }
     forged
 }
 
 #[test]
 fn rows_that_lie_are_refused_whatever_their_checksums_say() {
-    let field = |name: &[u8], value: &[u8]| {
-        let mut out = varint(name.len() as u64);
-        out.extend_from_slice(name);
-        out.extend_from_slice(value);
-        out
+    let field = |name: &[u8], value: &[u8]| ([varint(name.len() as u64), name.to_vec()].concat(), value.to_vec());
+    let dict = |fields: &[(Vec<u8>, Vec<u8>)]| {
+        let (names, values): (Vec<_>, Vec<_>) = fields.iter().cloned().unzip();
+        ([varint(names.len() as u64), names.concat()].concat(), values.concat())
     };
-    let dict = |fields: &[Vec<u8>]| [varint(fields.len() as u64), fields.concat()].concat();
     let id = field(b"id", &[2, 2]);
     let name = field(b"name", &[5, 2, b'a', b'1']);
     let sum_of = |sum: f64| field(b"sum", &[&[4][..], &sum.to_le_bytes()].concat());
@@ -214,7 +233,7 @@ fn rows_that_lie_are_refused_whatever_their_checksums_say() {
             if tag == 6 { [6, 1].repeat(depth) } else { [&[7, 1, 1, b'x'][..]].concat().repeat(depth) };
         [inner, vec![0]].concat()
     };
-    let bombs: Vec<(&str, Vec<u8>)> = vec![
+    let bombs: Vec<(&str, (Vec<u8>, Vec<u8>))> = vec![
         ("a sound row", dict(&[name.clone(), sum.clone(), id.clone()])), // as the delta's first commit has it
         ("a sound row", dict(&[name.clone(), sum_of(-0.5), id.clone()])), // and the snapshot, later
         ("a field twice", dict(&[name.clone(), name.clone(), sum.clone(), id.clone()])),
@@ -234,16 +253,16 @@ fn rows_that_lie_are_refused_whatever_their_checksums_say() {
         ("a field that the schema lacks", dict(&[name.clone(), sum.clone(), id.clone(), field(b"x", &[0])])),
         ("a number in two bytes", dict(&[name.clone(), sum.clone(), field(b"id", &[2, 0x82, 0x00])])),
         ("an unknown tag", dict(&[field(b"name", &[8]), sum.clone(), id.clone()])),
-        ("bytes behind the row", [dict(&[name.clone(), sum.clone(), id.clone()]), vec![0]].concat()),
-        ("nothing at all", Vec::new()),
+        ("bytes behind the row", dict(&[name.clone(), sum.clone(), (id.0.clone(), [&*id.1, &[0]].concat())])),
+        ("nothing at all", (Vec::new(), Vec::new())),
     ];
     // A stack on which deep recursion would not go unnoticed.
     let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(move || {
         for (chain, path) in lone_files() {
             let parts = Parts::of(&chain.files[&path]);
             let mut sound = 0;
-            for (what, row) in &bombs {
-                let forged = with_row(&parts, row).forge();
+            for (what, (names, values)) in &bombs {
+                let forged = with_row(&parts, names, values).forge();
                 let bytes = forged.len();
                 let storage = storage_of(&BTreeMap::from([(path.clone(), forged)]));
                 let options = RestoreOptions::new().storage(storage);
@@ -257,7 +276,7 @@ fn rows_that_lie_are_refused_whatever_their_checksums_say() {
                 let text = error.to_string();
                 assert!(text.contains("is damaged at byte"), "{}: {text}", label());
                 assert!(!text.contains("digest"), "{}: only the digest told: {text}", label());
-                judge(what, &chain, &path, with_row(&parts, row).forge());
+                judge(what, &chain, &path, with_row(&parts, names, values).forge());
             }
             // In the delta a later commit puts the row anew, so either will do.
             assert!(sound >= 1, "{}: the forger does not put rows where they are read", path.display());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use dictdb::{DictDb, Digest, Lineage, list_backups, record, restore};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128, xxh3_128_with_seed};
 
 use crate::read;
 
@@ -121,6 +121,15 @@ impl<'a> Fields<'a> {
         byte.into()
     }
 
+    /// The names at the front of a row, or of a block's shape.
+    fn names(&mut self) -> &'a [u8] {
+        let from = self.0;
+        for _ in 0..self.short() {
+            self.prefixed();
+        }
+        &from[..from.len() - self.0.len()]
+    }
+
     fn prefixed(&mut self) -> &'a [u8] {
         let bytes = self.short();
         self.take(bytes)
@@ -128,9 +137,11 @@ impl<'a> Fields<'a> {
 }
 
 /// Computes the digest of a state of one table by its definition in SPEC.md.
-fn digest(table: &[u8], definition: &[u8], next_key: u8, rows: &[&[u8]]) -> u128 {
+fn digest(table: &[u8], definition: &[u8], next_key: u8, rows: &[(&[u8], &[u8])]) -> u128 {
     let head = [&[table.len() as u8], table, definition, &[next_key]].concat();
-    rows.iter().fold(xxh3_128(&head), |sum, row| sum.wrapping_add(xxh3_128_with_seed(row, xxh3_64(table))))
+    rows.iter().fold(xxh3_128(&head), |sum, (names, values)| {
+        sum.wrapping_add(xxh3_128_with_seed(values, xxh3_64_with_seed(names, xxh3_64(table))))
+    })
 }
 
 #[test]
@@ -139,7 +150,7 @@ fn a_reader_written_after_the_specification_alone_finds_every_checksum_right() {
     for (n, (_, bytes)) in example("hex").iter().enumerate() {
         let mut file = Fields(bytes);
         assert_eq!(file.take(8), b"\x89DDB\r\n\x1a\n");
-        assert_eq!((file.number(2), file.number(1), file.number(5)), (1, n as u128 + 1, 0));
+        assert_eq!((file.number(2), file.number(1), file.number(5)), (2, n as u128 + 1, 0));
         let lineage = file.take(16);
         let base = (file.take(16), file.number(8), file.number(16));
         let parent = file.take(40);
@@ -182,14 +193,17 @@ fn a_reader_written_after_the_specification_alone_finds_every_checksum_right() {
             let next_key = table.short() as u8;
             assert_eq!((table.short(), table.0), (1, [].as_slice()), "one row");
             let mut rows = Fields(payloads[&3]);
-            assert_eq!(rows.short(), 1);
-            (rows.prefixed(), next_key)
+            assert_eq!(rows.short(), 1, "one shape");
+            let names = rows.names();
+            assert_eq!(rows.short(), 1, "one row");
+            ((names, rows.prefixed()), next_key)
         } else {
             let mut commit = Fields(payloads[&1]);
             commit.take(8);
             assert_eq!((commit.short(), commit.prefixed()), (0, b"users".as_slice()));
             assert_eq!((commit.short(), commit.short()), (1, 0), "put, its key being field 0");
-            let row = commit.prefixed();
+            let mut row = Fields(commit.prefixed());
+            let row = (row.names(), row.0);
             assert_eq!(commit.0, [2, 0, 2], "delete, integer key, 1");
             (row, 3)
         };
@@ -209,7 +223,7 @@ fn a_reader_of_the_log_written_after_the_specification_alone_finds_every_checksu
     for (n, (_, bytes)) in log_example().iter().enumerate() {
         let mut file = Fields(bytes);
         assert_eq!(file.take(8), b"\x89DDB\r\n\x1a\n");
-        assert_eq!((file.number(2), file.number(1), file.number(5)), (1, 3, 0), "version 1, kind 3");
+        assert_eq!((file.number(2), file.number(1), file.number(5)), (2, 3, 0), "version 2, kind 3");
         let lineage = file.take(16);
         let base = file.take(40);
         if n > 0 {
