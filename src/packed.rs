@@ -198,3 +198,78 @@ impl Values for Packed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(packed: &Packed) -> Vec<Vec<u8>> {
+        (0..packed.spans.len()).filter_map(|at| packed.get(at)).map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn rows_replaced_and_removed_leave_no_more_garbage_than_a_quarter() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let (mut packed, mut model) = (Packed::new(), Vec::new());
+        for _ in 0..20_000 {
+            let row = vec![rng.u8(..); rng.usize(1..300)];
+            match rng.u8(0..3) {
+                0 if model.len() < LEAF_MAX => {
+                    let at = rng.usize(0..=model.len());
+                    packed.insert(at, &row);
+                    model.insert(at, row);
+                }
+                1 if !model.is_empty() => {
+                    let at = rng.usize(0..model.len());
+                    packed.remove(at);
+                    model.remove(at);
+                }
+                _ if !model.is_empty() => {
+                    let at = rng.usize(0..model.len());
+                    packed.replace(at, &row);
+                    model[at] = row;
+                }
+                _ => {}
+            }
+            let live: usize = model.iter().map(Vec::len).sum();
+            assert_eq!(packed.bytes.len(), live + packed.garbage);
+            assert!(packed.garbage <= packed.bytes.len() / 4, "{} of {}", packed.garbage, packed.bytes.len());
+        }
+        assert_eq!(rows(&packed), model);
+    }
+
+    #[test]
+    fn a_big_row_lies_apart_and_copies_of_its_leaf_share_it() {
+        let mut packed = Packed::new();
+        for len in [1, INLINE_MAX, INLINE_MAX + 1, 100_000] {
+            packed.insert(0, &vec![len as u8; len]);
+        }
+        assert_eq!((packed.bytes.len(), packed.big.len()), (1 + INLINE_MAX, 2));
+        let copy = packed.clone();
+        let place = |packed: &Packed| packed.get(0).map(<[u8]>::as_ptr);
+        assert_eq!(place(&packed), place(&copy));
+        // Of two big ones either may go first.
+        for gone in [0, 1] {
+            let mut packed = copy.clone();
+            packed.remove(gone);
+            let mut wanted = rows(&copy);
+            wanted.remove(gone);
+            assert_eq!((rows(&packed), packed.big.len()), (wanted, 1));
+        }
+        packed.remove(0);
+        packed.remove(0);
+        assert_eq!((packed.big.len(), rows(&copy).len()), (0, 4));
+    }
+
+    #[test]
+    fn both_halves_of_a_split_hold_their_own_rows_and_no_garbage() {
+        let mut packed = Packed::new();
+        (0..40_u8).for_each(|n| packed.insert(n.into(), &[n; 50]));
+        (0..5).for_each(|_| packed.remove(0));
+        assert!(packed.garbage > 0);
+        let right = packed.split_off(20);
+        assert_eq!((rows(&packed).len(), rows(&right).len()), (20, 15));
+        assert_eq!((packed.garbage, right.garbage, right.bytes.len()), (0, 0, 15 * 50));
+        assert_eq!(rows(&right)[0], [25; 50]);
+    }
+}

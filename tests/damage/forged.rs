@@ -233,7 +233,7 @@ fn rows_that_lie_are_refused_whatever_their_checksums_say() {
             if tag == 6 { [6, 1].repeat(depth) } else { [&[7, 1, 1, b'x'][..]].concat().repeat(depth) };
         [inner, vec![0]].concat()
     };
-    let bombs: Vec<(&str, (Vec<u8>, Vec<u8>))> = vec![
+    let bombs = vec![
         ("a sound row", dict(&[name.clone(), sum.clone(), id.clone()])), // as the delta's first commit has it
         ("a sound row", dict(&[name.clone(), sum_of(-0.5), id.clone()])), // and the snapshot, later
         ("a field twice", dict(&[name.clone(), name.clone(), sum.clone(), id.clone()])),
