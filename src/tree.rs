@@ -8,6 +8,7 @@
 //!
 //! A general persistent map (imbl 7) in its place took three times as long for a million inserts under random keys.
 
+mod leaf;
 mod walk;
 
 use std::borrow::Borrow;
@@ -16,64 +17,14 @@ use std::ops::Bound;
 use arrayvec::ArrayVec;
 use triomphe::Arc;
 
+pub(crate) use self::leaf::{LEAF_MAX, Values};
+use self::leaf::{Leaf, partition};
 pub(crate) use self::walk::{Iter, SharedLeaf};
 
-/// Entries of a leaf. More make the tree lower and a leaf dearer to copy while a snapshot is held.
-pub(crate) const LEAF_MAX: usize = 48;
 /// Children of an inner node.
 const CHILDREN_MAX: usize = 32;
 /// Separators of an inner node.
 const KEYS_MAX: usize = CHILDREN_MAX - 1;
-
-/// The values of one leaf, at most [`LEAF_MAX`] of them, in the order of their keys.
-pub(crate) trait Values: Clone {
-    /// What is put in, and what is seen of it.
-    type In<'v>;
-    type Out<'v>
-    where
-        Self: 'v;
-
-    fn new() -> Self;
-    fn get(&self, at: usize) -> Option<Self::Out<'_>>;
-    fn insert(&mut self, at: usize, value: Self::In<'_>);
-    fn remove(&mut self, at: usize);
-    /// Takes the values from a place on out.
-    fn split_off(&mut self, at: usize) -> Self;
-    /// Puts the values of a right neighbour behind the own ones.
-    fn append(&mut self, right: Self);
-}
-
-impl<V: Clone> Values for Vec<V> {
-    type In<'v> = V;
-    type Out<'v>
-        = &'v V
-    where
-        V: 'v;
-
-    fn new() -> Vec<V> {
-        Vec::new()
-    }
-
-    fn get(&self, at: usize) -> Option<&V> {
-        <[V]>::get(self, at)
-    }
-
-    fn insert(&mut self, at: usize, value: V) {
-        Vec::insert(self, at, value);
-    }
-
-    fn remove(&mut self, at: usize) {
-        Vec::remove(self, at);
-    }
-
-    fn split_off(&mut self, at: usize) -> Vec<V> {
-        Vec::split_off(self, at)
-    }
-
-    fn append(&mut self, mut right: Vec<V>) {
-        Vec::append(self, &mut right);
-    }
-}
 
 #[derive(Clone, Debug)]
 #[expect(
@@ -83,12 +34,6 @@ impl<V: Clone> Values for Vec<V> {
 enum Node<K, V> {
     Leaf(Leaf<K, V>),
     Inner(Inner<K, V>),
-}
-
-#[derive(Clone, Debug)]
-struct Leaf<K, V> {
-    keys: ArrayVec<K, LEAF_MAX>,
-    values: V,
 }
 
 #[derive(Clone, Debug)]
@@ -324,60 +269,6 @@ impl<K: Ord + Clone, V: Clone> Tree<K, Vec<V>> {
                 }
             }
         }
-    }
-}
-
-/// How many keys, of keys in order, come before a place.
-///
-/// Keys of a machine word are looked at in two rounds, every eighth, then those between: within a round no look waits for
-/// another's outcome, so that a node which is not in the cache costs the time of one miss and not of one for each step of
-/// a binary search.
-fn partition<K>(keys: &[K], is_before: impl Fn(&K) -> bool) -> usize {
-    const STRIDE: usize = 8;
-    if size_of::<K>() > size_of::<u64>() {
-        return keys.partition_point(is_before);
-    }
-    let strides = keys.chunks_exact(STRIDE).filter(|chunk| chunk.last().is_some_and(&is_before)).count();
-    let from = strides.saturating_mul(STRIDE);
-    let rest = keys.iter().skip(from).take(STRIDE).filter(|key| is_before(key)).count();
-    from.saturating_add(rest)
-}
-
-impl<K: Ord + Clone, V: Values> Leaf<K, V> {
-    fn new() -> Leaf<K, V> {
-        Leaf { keys: ArrayVec::new(), values: V::new() }
-    }
-
-    /// The first entry that is not before a bound.
-    fn begin<Q: Ord + ?Sized>(&self, from: Bound<&Q>) -> usize
-    where
-        K: Borrow<Q>,
-    {
-        match from {
-            Bound::Unbounded => 0,
-            Bound::Included(key) => self.find(key).unwrap_or_else(|at| at),
-            Bound::Excluded(key) => self.find(key).map_or_else(|at| at, |at| at.saturating_add(1)),
-        }
-    }
-
-    /// How many entries are not behind a bound.
-    fn end<Q: Ord + ?Sized>(&self, to: Bound<&Q>) -> usize
-    where
-        K: Borrow<Q>,
-    {
-        match to {
-            Bound::Unbounded => self.keys.len(),
-            Bound::Included(key) => self.find(key).map_or_else(|at| at, |at| at.saturating_add(1)),
-            Bound::Excluded(key) => self.find(key).unwrap_or_else(|at| at),
-        }
-    }
-
-    fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<usize, usize>
-    where
-        K: Borrow<Q>,
-    {
-        let at = partition(&self.keys, |k| k.borrow() < key);
-        if self.keys.get(at).is_some_and(|k| k.borrow() == key) { Ok(at) } else { Err(at) }
     }
 }
 

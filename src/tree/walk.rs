@@ -5,7 +5,8 @@ use std::ops::Bound;
 
 use triomphe::Arc;
 
-use super::{Inner, Leaf, Node, Values};
+use super::leaf::{Leaf, Values};
+use super::{Inner, Node};
 
 /// A leaf that stays as it is while somebody holds it.
 #[derive(Debug)]
