@@ -3,14 +3,12 @@
 //! A single operation works on the live state: it either fails before it touched anything, or is committed. A
 //! transaction works on a copy, which is dropped when it fails.
 
-use std::borrow::Cow;
-
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::frame;
-use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
+use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::mutation::CommitWriter;
-use crate::row::{self, KeyIn};
+use crate::put::{self, Put};
 use crate::state::{State, TableState};
 use crate::value::Key;
 
@@ -83,7 +81,7 @@ impl<'a> Batch<'a> {
     pub(crate) fn insert(&mut self, table: &str, row: &[u8]) -> Result<Key> {
         self.room().check(row.len())?;
         let state = existing(self.state, table)?;
-        let (key, field, row) = keyed(state, table, row)?;
+        let Put { key, field, row } = put::keyed(state, table, row)?;
         if !state.put_new(&key, &row) {
             return Err(Error::DuplicateKey { table: table.to_owned(), key });
         }
@@ -117,55 +115,28 @@ impl<'a> Batch<'a> {
     }
 
     pub(crate) fn upsert(&mut self, table: &str, row: &[u8]) -> Result<(Key, Upserted)> {
-        self.room().check(row.len())?;
-        let state = existing(self.state, table)?;
-        let (key, field, row) = keyed(state, table, row)?;
-        let replaced = state.put(key.clone(), &row);
-        self.log_put(table, field, &row);
-        Ok((key, if replaced { Upserted::Replaced } else { Upserted::Inserted }))
+        let (put, replaced) = self.put(table, |state| put::keyed(state, table, row))?;
+        Ok((put.key, if replaced { Upserted::Replaced } else { Upserted::Inserted }))
     }
 
     pub(crate) fn replace(&mut self, table: &str, row: &[u8]) -> Result<Key> {
-        self.room().check(row.len())?;
-        let state = existing(self.state, table)?;
-        let primary_key = state.definition().primary_key();
-        if let Ok(KeyIn::Missing | KeyIn::Null { .. }) = row::find_key(row, primary_key) {
-            let problem = "is missing: replace needs to know which record it replaces".to_owned();
-            return Err(Error::InvalidKey { table: table.to_owned(), field: primary_key.to_owned(), problem });
-        }
-        let (key, field, row) = keyed(state, table, row)?;
-        if !state.contains_key(&key) {
-            return Err(Error::NoSuchRecord { table: table.to_owned(), key });
-        }
-        state.put(key.clone(), &row);
-        self.log_put(table, field, &row);
-        Ok(key)
+        self.put(table, |state| put::replacing(state, table, row)).map(|(put, _)| put.key)
     }
 
     /// Merges the fields of `changes` into the record; its key must stay. Gives the new row.
     pub(crate) fn update(&mut self, table: &str, key: &Key, changes: &[u8]) -> Result<Vec<u8>> {
+        self.put(table, |state| put::merged(state, table, key, changes)).map(|(put, _)| put.row.into_owned())
+    }
+
+    /// Puts what `decide` makes of the table; whether it replaces a record.
+    fn put<'r>(&mut self, table: &str, decide: impl FnOnce(&TableState) -> Result<Put<'r>>) -> Result<(Put<'r>, bool)> {
         let room = self.room();
         let state = existing(self.state, table)?;
-        let Some(old) = state.get(key) else {
-            return Err(Error::NoSuchRecord { table: table.to_owned(), key: key.clone() });
-        };
-        let merged = row::merge(old, changes)
-            .map_err(|m| Error::Encode { table: table.to_owned(), problem: m.expected.to_owned() })?;
-        if merged.len() > ROW_BYTES_MAX {
-            return Err(Error::TooLarge { what: "a record", bytes: merged.len() as u64, limit: ROW_BYTES_MAX as u64 });
-        }
-        room.check(merged.len())?;
-        let (new_key, field) = match keyed(state, table, &merged)? {
-            (new_key, field, Cow::Borrowed(_)) if new_key == *key => (new_key, field),
-            _ => {
-                let field = state.definition().primary_key().to_owned();
-                let problem = format!("of record {key} cannot be changed: insert a new record and delete this one");
-                return Err(Error::InvalidKey { table: table.to_owned(), field, problem });
-            }
-        };
-        state.put(new_key, &merged);
-        self.log_put(table, field, &merged);
-        Ok(merged)
+        let put = decide(state)?;
+        room.check(put.row.len())?;
+        let replaced = state.put(put.key.clone(), &put.row);
+        self.log_put(table, put.field, &put.row);
+        Ok((put, replaced))
     }
 
     /// Whether there was a record with that key.
@@ -238,40 +209,4 @@ pub(crate) fn no_table(table: &str) -> Error {
 
 fn existing<'s>(state: &'s mut State, table: &str) -> Result<&'s mut TableState> {
     state.table_mut(table).ok_or_else(|| no_table(table))
-}
-
-/// The row's key, or the next automatic one put into it; and the schema's word on the result.
-fn keyed<'r>(state: &TableState, table: &str, row: &'r [u8]) -> Result<(Key, usize, Cow<'r, [u8]>)> {
-    let schema = |key: Key, field: usize, row: Cow<'r, [u8]>| match state.check_schema(row.as_ref().into()) {
-        Ok(()) => Ok((key, field, row)),
-        Err((field, problem)) => Err(Error::SchemaViolation { table: table.to_owned(), key, field, problem }),
-    };
-    if let Some((key, field)) = state.key_like_the_last(row) {
-        return schema(key, field, Cow::Borrowed(row));
-    }
-    let primary_key = state.definition().primary_key();
-    let invalid =
-        |problem: String| Error::InvalidKey { table: table.to_owned(), field: primary_key.to_owned(), problem };
-    let found = row::find_key(row, primary_key).map_err(|m| invalid(format!("cannot be found: {}", m.expected)))?;
-    let (key, field, row) = match found {
-        KeyIn::Int { field, key } => (Key::Int(key), field, Cow::Borrowed(row)),
-        KeyIn::Str { field, key } if key.len() <= NAME_BYTES_MAX => (Key::from(key), field, Cow::Borrowed(row)),
-        KeyIn::Str { key, .. } => {
-            return Err(invalid(format!("has {} bytes; {NAME_BYTES_MAX} are the most", key.len())));
-        }
-        KeyIn::Other { kind, .. } => {
-            return Err(invalid(format!("must be an integer of 64 bits, signed, or a string; this is of kind {kind}")));
-        }
-        KeyIn::Missing | KeyIn::Null { .. } => {
-            let key = state
-                .automatic_key()
-                .ok_or_else(|| Error::Exhausted { what: format!("the automatic key of table {table:?}") })?;
-            let (row, field) = row::with_key(row, &found, primary_key, key);
-            if row.len() > ROW_BYTES_MAX {
-                return Err(Error::TooLarge { what: "a record", bytes: row.len() as u64, limit: ROW_BYTES_MAX as u64 });
-            }
-            (Key::Int(key), field, Cow::Owned(row))
-        }
-    };
-    schema(key, field, row)
 }

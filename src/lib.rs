@@ -107,6 +107,8 @@ mod log;
 mod mutation;
 mod packed;
 mod progress;
+mod put;
+mod record_ref;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod ring;
 mod row;
@@ -143,6 +145,7 @@ pub use file::name::{BackupFormat, BackupKind, ParseFormatError};
 pub use history::{Digest, Lineage, Point, Seq, Timestamp};
 pub use mutation::{Commit, Mutation};
 pub use progress::{Progress, Stage};
+pub use record_ref::RecordRef;
 #[cfg(feature = "sim")]
 pub use storage::sim;
 pub use storage::{DirEntry, DirLock, DiskStorage, LOCK_FILE, LockError, MemoryStorage, ReadFile, Storage, WriteFile};
@@ -151,4 +154,4 @@ pub use table::Table;
 pub use transaction::{Transaction, TransactionTable, TypedTransactionTable};
 pub use typed::TypedTable;
 pub use value::{Key, Record, Value};
-pub use view::{Records, RecordsAs, Snapshot, TableView};
+pub use view::{Records, RecordsAs, Refs, Snapshot, TableView};

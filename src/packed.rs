@@ -197,6 +197,13 @@ impl Values for Packed {
             self.take_in(&right, *span);
         }
     }
+
+    /// Rows lie in the order in which they came, so that whoever reads them in the order of their keys would wait for
+    /// the memory at each of them. Here no look waits for another: together they take little longer than one.
+    fn fetch(&self) {
+        const LINE: usize = 64;
+        std::hint::black_box(self.bytes.iter().step_by(LINE).fold(0, |all, byte| all ^ byte));
+    }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(crate) use self::decode::decode;
 pub(crate) use self::from_json::json_text_to_row;
 pub(crate) use self::key::{KeyIn, find_key, key_at_field, with_key};
 pub(crate) use self::merge::merge;
-pub(crate) use self::read::decode_record;
+pub(crate) use self::read::{decode_field, decode_record};
 pub(crate) use self::ser::{encode, encode_record};
 pub(crate) use self::shape::{Parts, RowCopy, Shape, Shapes, Summary};
 pub(crate) use self::to_json::{RowView, first_non_finite};
@@ -188,6 +188,22 @@ impl<'a> RowRef<'a> {
     }
 }
 
+impl<'a> RowRef<'a> {
+    /// The bytes of its values.
+    pub(crate) fn values(self) -> &'a [u8] {
+        match self {
+            RowRef::Whole(row) => split(row).map_or(&[], |(_, values)| values),
+            RowRef::Split { values, .. } | RowRef::Shaped { values, .. } => values,
+        }
+    }
+
+    /// The names of a valid row.
+    pub(crate) fn field_names(self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let mut fields = self.fields().ok();
+        std::iter::from_fn(move || fields.as_mut()?.next().ok()?)
+    }
+}
+
 /// The fields of a row, one after the other: whoever asks for a name must read or skip its value.
 #[derive(Clone, Debug)]
 pub(crate) struct Fields<'a> {
@@ -218,6 +234,16 @@ impl<'a> Fields<'a> {
             Names::Read(names) => names.str().map(Some),
             Names::Known(names) => Ok(names.next().map(|name| &**name)),
         }
+    }
+
+    /// Passes over the next name, which must be a known one; whether there was one.
+    #[inline]
+    fn pass_name(&mut self) -> bool {
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => return false,
+        }
+        true
     }
 
     /// Passes over the next value; gives its bytes.

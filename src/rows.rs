@@ -37,6 +37,16 @@ impl Rows {
         }
     }
 
+    /// Whether a copy of the map has a node on the way to a key, which a change there would have to copy; and the row.
+    pub(crate) fn look(&self, key: &Key) -> (bool, Option<&[u8]>) {
+        match (self, key) {
+            (Rows::Ints(tree), Key::Int(n)) => tree.look(n),
+            // The first string makes another tree of it.
+            (Rows::Ints(_), Key::Str(_)) => (true, None),
+            (Rows::Keys(tree), key) => tree.look(key),
+        }
+    }
+
     /// Puts a row under a key. Where it replaces one, `old` sees that before it goes, and the outcome is `true`.
     pub(crate) fn insert(&mut self, key: Key, row: &[u8], old: impl FnOnce(&[u8])) -> bool {
         let replace = |rows: &mut Packed, at: usize, row: &[u8]| {
@@ -187,6 +197,7 @@ pub(crate) struct Window {
     leaf: Leaf,
     at: usize,
     end: usize,
+    taken: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -194,6 +205,9 @@ enum Leaf {
     Ints(SharedLeaf<i64, Packed>),
     Keys(SharedLeaf<Key, Packed>),
 }
+
+/// So many rows are left to be read as they come.
+const FEW: usize = 4;
 
 impl Rows {
     /// The first rows between two bounds, those of one leaf; `None` where there are none.
@@ -207,7 +221,7 @@ impl Rows {
             Leaf::Ints(leaf) => leaf.end(integer(to).as_ref()),
             Leaf::Keys(leaf) => leaf.end(to),
         };
-        (at < end).then_some(Window { leaf, at, end })
+        Window::of(leaf, at, end)
     }
 
     /// The last rows between two bounds, those of one leaf; `None` where there are none.
@@ -221,11 +235,30 @@ impl Rows {
             Leaf::Ints(leaf) => leaf.begin(integer(from).as_ref()),
             Leaf::Keys(leaf) => leaf.begin(from),
         };
-        (at < end).then_some(Window { leaf, at, end })
+        Window::of(leaf, at, end)
     }
 }
 
 impl Window {
+    fn of(leaf: Leaf, at: usize, end: usize) -> Option<Window> {
+        if at >= end {
+            return None;
+        }
+        Some(Window { leaf, at, end, taken: 0 })
+    }
+
+    /// A row is taken. Who takes a second one will take more; who wants but one does not pay for the leaf.
+    #[inline]
+    fn take(&mut self) {
+        if self.taken == 1 && self.end.saturating_sub(self.at) > FEW {
+            match &self.leaf {
+                Leaf::Ints(leaf) => leaf.fetch(),
+                Leaf::Keys(leaf) => leaf.fetch(),
+            }
+        }
+        self.taken = self.taken.saturating_add(1);
+    }
+
     pub(crate) fn first_key(&self) -> Option<Key> {
         self.key(self.at)
     }
@@ -240,6 +273,7 @@ impl Window {
         if at >= self.end {
             return None;
         }
+        self.take();
         self.at = at.saturating_add(1);
         self.key(at).zip(self.row(at))
     }
@@ -249,6 +283,7 @@ impl Window {
         if self.at >= self.end {
             return None;
         }
+        self.take();
         self.end = self.end.saturating_sub(1);
         self.key(self.end).zip(self.row(self.end))
     }

@@ -4,6 +4,8 @@
 //! the other does afterwards. [`State::apply`] is the only way in which a state changes: live commits, restore,
 //! recovery and followers all go through it, and it is deterministic.
 
+mod prepare;
+
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};

@@ -8,6 +8,8 @@ use crate::batch::{Rows, Upserted, no_table};
 use crate::db::DictDb;
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
+use crate::put;
+use crate::record_ref::RecordRef;
 use crate::row::{self, EncodeError, RowCopy, RowRef};
 use crate::value::{Key, Record};
 use crate::view::{Records, TableView, decode_record};
@@ -62,7 +64,7 @@ impl Table {
     /// [`Error::DuplicateKey`], [`Error::InvalidKey`], [`Error::SchemaViolation`], [`Error::Encode`] (over 100 levels
     /// deep), [`Error::TooLarge`], [`Error::NoSuchTable`], [`Error::NestedWrite`].
     pub fn insert(&self, record: impl Into<Record>) -> Result<Key> {
-        with_encoded(&self.name, &record.into(), |row| self.db.write(|batch| batch.insert(&self.name, row)))
+        with_encoded(&self.name, &record.into(), |row| insert(&self.db, &self.name, row))
     }
 
     /// Adds records in one commit, all or none. Gives their keys in order.
@@ -80,7 +82,7 @@ impl Table {
     /// # Errors
     /// As [`insert`](Table::insert), but for the duplicate.
     pub fn upsert(&self, record: impl Into<Record>) -> Result<(Key, Upserted)> {
-        with_encoded(&self.name, &record.into(), |row| self.db.write(|batch| batch.upsert(&self.name, row)))
+        with_encoded(&self.name, &record.into(), |row| upsert(&self.db, &self.name, row))
     }
 
     /// Merges fields into the record with this key: those that it has are overwritten in place, new ones come last.
@@ -91,10 +93,10 @@ impl Table {
     /// [`insert`](Table::insert).
     pub fn update(&self, key: impl Into<Key>, changes: impl Into<Record>) -> Result<Record> {
         let key = key.into();
-        let row = with_encoded(&self.name, &changes.into(), |changes| {
-            self.db.write(|batch| batch.update(&self.name, &key, changes))
+        let (put, _) = with_encoded(&self.name, &changes.into(), |changes| {
+            self.db.put(&self.name, false, |state| put::merged(state, &self.name, &key, changes))
         })?;
-        Ok(decode_record((&row).into()))
+        Ok(decode_record((&*put.row).into()))
     }
 
     /// Replaces the whole of the record with the same primary key.
@@ -102,7 +104,7 @@ impl Table {
     /// # Errors
     /// [`Error::NoSuchRecord`]; else as [`insert`](Table::insert).
     pub fn replace(&self, record: impl Into<Record>) -> Result<Key> {
-        with_encoded(&self.name, &record.into(), |row| self.db.write(|batch| batch.replace(&self.name, row)))
+        with_encoded(&self.name, &record.into(), |row| replace(&self.db, &self.name, row))
     }
 
     /// Removes the record with this key; `false`, and no commit, where there is none.
@@ -110,8 +112,7 @@ impl Table {
     /// # Errors
     /// [`Error::NoSuchTable`], [`Error::NestedWrite`], [`Error::Poisoned`].
     pub fn delete(&self, key: impl Into<Key>) -> Result<bool> {
-        let key = key.into();
-        self.db.write(|batch| batch.delete(&self.name, &key))
+        self.db.delete(&self.name, &key.into())
     }
 
     /// The record with this key. Decodes it, outside every lock: the cost grows with the record, not with the table.
@@ -120,6 +121,26 @@ impl Table {
     /// [`Error::NoSuchTable`].
     pub fn get(&self, key: impl Into<Key>) -> Result<Option<Record>> {
         self.with_row(&key.into(), decode_record)
+    }
+
+    /// Has `read` look at the record with this key, not decoded: a copy of its bytes, outside every lock.
+    ///
+    /// ```
+    /// use dictdb::{record, DictDb};
+    /// let db = DictDb::new();
+    /// let users = db.create_table("users", "id")?;
+    /// users.insert(record! { "id": 1, "name": "Ann", "age": 41 })?;
+    /// let age = users.read(1, |user| user.field("age"))?.flatten();
+    /// assert_eq!(age.unwrap(), 41);
+    /// assert!(users.read(2, |_| ())?.is_none());
+    /// # Ok::<(), dictdb::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`].
+    pub fn read<T>(&self, key: impl Into<Key>, read: impl FnOnce(RecordRef<'_>) -> T) -> Result<Option<T>> {
+        let key = key.into();
+        self.with_row(&key, |row| read(RecordRef::new(&self.name, key.clone(), row)))
     }
 
     /// Whether there is a record with this key.
@@ -189,6 +210,22 @@ impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Table({:?})", self.name)
     }
+}
+
+/// Commits an encoded record; see [`Table::insert`].
+pub(crate) fn insert(db: &DictDb, table: &str, row: &[u8]) -> Result<Key> {
+    db.put(table, true, |state| put::keyed(state, table, row)).map(|(put, _)| put.key)
+}
+
+/// See [`Table::upsert`].
+pub(crate) fn upsert(db: &DictDb, table: &str, row: &[u8]) -> Result<(Key, Upserted)> {
+    let (put, replaced) = db.put(table, false, |state| put::keyed(state, table, row))?;
+    Ok((put.key, if replaced { Upserted::Replaced } else { Upserted::Inserted }))
+}
+
+/// See [`Table::replace`].
+pub(crate) fn replace(db: &DictDb, table: &str, row: &[u8]) -> Result<Key> {
+    db.put(table, false, |state| put::replacing(state, table, row)).map(|(put, _)| put.key)
 }
 
 pub(crate) fn encode_error(table: &str, error: EncodeError) -> Error {

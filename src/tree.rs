@@ -81,6 +81,24 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         }
     }
 
+    /// Whether a copy of the tree has a node on the way to a key, which a change there would have to copy; and the value.
+    pub(crate) fn look<Q: Ord + ?Sized>(&self, key: &Q) -> (bool, Option<V::Out<'_>>)
+    where
+        K: Borrow<Q>,
+    {
+        let (mut node, mut is_shared) = (&self.root, false);
+        loop {
+            is_shared |= !node.is_unique();
+            match &**node {
+                Node::Inner(inner) => match inner.children.get(inner.child_of(key)) {
+                    Some(child) => node = child,
+                    None => return (is_shared, None),
+                },
+                Node::Leaf(leaf) => return (is_shared, leaf.find(key).ok().and_then(|at| leaf.values.get(at))),
+            }
+        }
+    }
+
     pub(crate) fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,

@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 
 use crate::batch::Upserted;
 use crate::error::Result;
+use crate::record_ref::RecordRef;
 use crate::row;
-use crate::table::{Table, encode_error, insert_many, with_scratch};
+use crate::table::{self, Table, encode_error, insert_many, with_scratch};
 use crate::value::Key;
 use crate::view::{RecordsAs, decode_as};
 
@@ -56,6 +57,14 @@ impl<T> TypedTable<T> {
         self.table.delete(key)
     }
 
+    /// Has `read` look at the record with this key, not decoded; see [`Table::read`].
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`](crate::Error::NoSuchTable).
+    pub fn read<R>(&self, key: impl Into<Key>, read: impl FnOnce(RecordRef<'_>) -> R) -> Result<Option<R>> {
+        self.table.read(key, read)
+    }
+
     /// Whether there is a record with this key.
     ///
     /// # Errors
@@ -87,7 +96,7 @@ impl<T: Serialize> TypedTable<T> {
     /// # Errors
     /// As [`Table::insert`].
     pub fn insert(&self, value: &T) -> Result<Key> {
-        self.with_row(value, |row| self.table.db().write(|batch| batch.insert(self.table.name(), row)))
+        self.with_row(value, |row| table::insert(self.table.db(), self.table.name(), row))
     }
 
     /// Adds records in one commit, all or none; see [`Table::insert_many`].
@@ -106,7 +115,7 @@ impl<T: Serialize> TypedTable<T> {
     /// # Errors
     /// As [`Table::upsert`].
     pub fn upsert(&self, value: &T) -> Result<(Key, Upserted)> {
-        self.with_row(value, |row| self.table.db().write(|batch| batch.upsert(self.table.name(), row)))
+        self.with_row(value, |row| table::upsert(self.table.db(), self.table.name(), row))
     }
 
     /// Replaces the whole of the record with the same primary key; see [`Table::replace`].
@@ -114,7 +123,7 @@ impl<T: Serialize> TypedTable<T> {
     /// # Errors
     /// As [`Table::replace`].
     pub fn replace(&self, value: &T) -> Result<Key> {
-        self.with_row(value, |row| self.table.db().write(|batch| batch.replace(self.table.name(), row)))
+        self.with_row(value, |row| table::replace(self.table.db(), self.table.name(), row))
     }
 
     fn with_row<R>(&self, value: &T, write: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {

@@ -11,8 +11,9 @@ use crate::batch::no_table;
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
+use crate::record_ref::RecordRef;
 use crate::row::{self, RowRef, Shapes};
-use crate::rows::{Rows, Window};
+use crate::rows::{self, Rows, Window};
 use crate::state::{State, TableState};
 use crate::value::{Key, Record};
 
@@ -134,6 +135,13 @@ impl TableView {
         self.table.get(&key).map(|row| decode_as(&self.name, &key, row)).transpose()
     }
 
+    /// The record with this key where it lies, not decoded.
+    pub fn get_ref(&self, key: impl Into<Key>) -> Option<RecordRef<'_>> {
+        let key = key.into();
+        let row = self.table.get(&key)?;
+        Some(RecordRef::new(&self.name, key, row))
+    }
+
     /// Whether there is a record with this key.
     pub fn contains_key(&self, key: impl Into<Key>) -> bool {
         self.table.contains_key(&key.into())
@@ -169,6 +177,13 @@ impl TableView {
     /// ```
     pub fn range<K: Into<Key> + Clone>(&self, keys: impl RangeBounds<K>) -> Records {
         Records(Range::new(&self.table, keys))
+    }
+
+    /// The same, each record where it lies, not decoded.
+    pub fn refs<K: Into<Key> + Clone>(&self, keys: impl RangeBounds<K>) -> Refs<'_> {
+        let bound = |b: Bound<&K>| b.map(|key| key.clone().into());
+        let rows = self.table.rows().iter_from(bound(keys.start_bound()).as_ref());
+        Refs { table: &self.name, rows, shapes: self.table.shapes(), end: bound(keys.end_bound()) }
     }
 
     /// The same, each record as a type.
@@ -275,6 +290,38 @@ impl DoubleEndedIterator for Records {
 impl fmt::Debug for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Records")
+    }
+}
+
+/// Records in key order, where they lie; see [`TableView::refs`].
+pub struct Refs<'v> {
+    table: &'v str,
+    rows: rows::Iter<'v>,
+    shapes: &'v Shapes,
+    end: Bound<Key>,
+}
+
+impl<'v> Iterator for Refs<'v> {
+    type Item = RecordRef<'v>;
+
+    fn next(&mut self) -> Option<RecordRef<'v>> {
+        let (key, row) = self.rows.next()?;
+        let is_in = match &self.end {
+            Bound::Included(end) => key <= *end,
+            Bound::Excluded(end) => key < *end,
+            Bound::Unbounded => true,
+        };
+        if !is_in {
+            self.rows = rows::Iter::Empty;
+            return None;
+        }
+        Some(RecordRef::new(self.table, key, self.shapes.row(row)))
+    }
+}
+
+impl fmt::Debug for Refs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Refs")
     }
 }
 

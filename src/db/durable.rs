@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use super::{Access, DictDb, end_of};
+use super::write::end_of;
+use super::{Access, DictDb};
 use crate::error::Result;
 use crate::history::Seq;
 use crate::store::{DurabilityReport, OpenReport, Options, Store};

@@ -1,23 +1,21 @@
-//! The database handle and the write path.
+//! The database handle.
 
 mod durable;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
-use crate::batch::Batch;
+use self::write::Writer;
 use crate::clock::{Clock, SystemClock};
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
-use crate::frame::{self, FrameKind};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::limits::RING_BYTES_DEFAULT;
-use crate::log::SegmentEnd;
-use crate::mutation::{Commit, CommitWriter};
+use crate::mutation::Commit;
 use crate::ring::{Cursor, Ring, RingSlice, Unserved};
 use crate::state::{Identity, State};
 use crate::store::{Durability, OpenReport, Store};
@@ -29,8 +27,10 @@ use crate::view::Snapshot;
 /// An in-memory database: tables of records by primary key, every change a commit of one log.
 ///
 /// Cloning a handle is cheap and gives the same database; handles may be used from any number of threads. One writer
-/// works at a time; readers never wait for a transaction, only while a single operation is applied: about a microsecond
-/// for a small record, as long as it takes to copy a large one or to free a dropped table.
+/// works at a time; readers never wait for a transaction, only while a record is put into its place: a fraction of a
+/// microsecond for a small one, as long as it takes to copy a large one, to put in those of one
+/// [`insert_many`](Table::insert_many) (more than 4,096, or of more than 1 MiB, are put in apart) or to free a dropped
+/// table.
 ///
 /// One made with [`new`](Self::new) lives in memory and ends with its last handle: what must survive is backed up with
 /// [`BackupManager`](crate::BackupManager) or [`DictDb::save`], and comes back with [`restore`](crate::restore). One
@@ -102,16 +102,6 @@ impl WeakDictDb {
         self.shared.upgrade().map(|shared| DictDb { _owner: None, shared })
     }
 }
-
-/// What only the one writer uses.
-#[derive(Default)]
-struct Writer {
-    /// Scratch for the frame of the commit in the making.
-    frame: Vec<u8>,
-}
-
-/// A scratch buffer larger than this is given back after the commit that needed it.
-const SCRATCH_BYTES_MAX: usize = 1 << 20;
 
 /// Settings of a database; see [`DictDb::builder`].
 #[derive(Clone, Debug)]
@@ -318,51 +308,6 @@ impl DictDb {
         })
     }
 
-    /// A transaction whose body is the engine's own.
-    pub(crate) fn transaction_batch<T>(&self, body: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
-        self.commit_on_copy(None, |mut batch| {
-            let outcome = body(&mut batch);
-            (batch, outcome)
-        })
-    }
-
-    /// Lets `body` work on a copy of the state and commits what it did, unless it fails or panics.
-    fn commit_on_copy<T, E: From<Error>>(
-        &self,
-        durability: Option<Durability>,
-        body: impl for<'b> FnOnce(Batch<'b>) -> (Batch<'b>, Result<T, E>),
-    ) -> Result<T, E> {
-        let mut writer = self.lock_writer()?;
-        let mut working = self.read().clone();
-        let seq = next_seq(&working)?;
-        let frame = &mut writer.frame;
-        let batch = Batch::new(&mut working, frame);
-        self.shared.in_transaction.store(thread_token(), Ordering::Relaxed);
-        let outcome = catch_unwind(AssertUnwindSafe(|| (body(batch), self.shared.clock.now())));
-        self.shared.in_transaction.store(0, Ordering::Relaxed);
-        let (start, is_empty, value, time) = match outcome {
-            Ok(((batch, outcome), time)) => (batch.start(), batch.is_empty(), outcome?, time),
-            Err(panic) => {
-                // The guard is let go of before the panic goes on: user code broke, not the engine.
-                drop(writer);
-                resume_unwind(panic);
-            }
-        };
-        if is_empty {
-            return Ok(value);
-        }
-        let (superseded, logged) = {
-            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-            let logged = self.seal_commit(&mut working, frame, start, seq, time);
-            (std::mem::replace(&mut *state, working), logged)
-        };
-        drop(superseded); // outside the lock: it may be the last owner of many nodes
-        writer.give_back();
-        drop(writer);
-        self.settle(seq, logged, durability)?;
-        Ok(value)
-    }
-
     /// A frozen view of all tables, in constant time. See [`Snapshot`].
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.read().clone())
@@ -444,121 +389,9 @@ impl DictDb {
         &self.shared.clock
     }
 
-    /// Commits one operation on the live state. `operation` either fails without having changed anything, or succeeds
-    /// with at most the mutations of one commit.
-    pub(crate) fn write<T>(&self, operation: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
-        // The clock may be the user's: it is asked where a panic of it breaks nothing.
-        let time = self.shared.clock.now();
-        let mut writer = self.lock_writer()?;
-        let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-        let seq = next_seq(&state)?;
-        let mut batch = Batch::new(&mut state, &mut writer.frame);
-        let value = operation(&mut batch)?;
-        if batch.is_empty() {
-            return Ok(value);
-        }
-        let start = batch.start();
-        let logged = self.seal_commit(&mut state, &mut writer.frame, start, seq, time);
-        drop(state);
-        writer.give_back();
-        drop(writer);
-        self.settle(seq, logged, None)?;
-        Ok(value)
-    }
-
-    /// Replaces the whole state, and with it the history: used by `apply_delta`. `change` decides on a copy.
-    pub(crate) fn rebase<T>(&self, change: impl FnOnce(State) -> Result<(State, T)>) -> Result<T> {
-        if self.store().is_some() {
-            let what = "a delta begins a new history, which an opened store cannot: restore the whole chain into a new \
-                        directory with RestoreOptions::restore_into";
-            return Err(Error::Unsupported { what });
-        }
-        let _writer = self.lock_writer()?;
-        let working = self.read().clone();
-        let (next, value) = change(working)?;
-        let superseded = {
-            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-            let mut ring = self.ring();
-            *ring = Ring::new(ring.bytes_max(), next.seq);
-            std::mem::replace(&mut *state, next)
-        };
-        drop(superseded);
-        Ok(value)
-    }
-
-    /// Gives the commit its seq and time, checksums its frame and pushes it, into the ring and the log. The caller holds
-    /// `writer` and `state`. Where the log refuses, the commit stands in memory alone, and nothing comes after it.
-    fn seal_commit(
-        &self,
-        state: &mut State,
-        frame: &mut [u8],
-        start: usize,
-        seq: Seq,
-        time: Timestamp,
-    ) -> Result<usize> {
-        let store = self.store();
-        let synced = store.map_or(Seq::ZERO, Store::synced);
-        if let Some(payload) = frame.get_mut(start.saturating_add(frame::FRAME_HEADER_BYTES)..) {
-            CommitWriter::set_time(payload, time);
-        }
-        frame::finish(frame, start, FrameKind::Commit, state.identity.lineage.crc_seed(), seq, synced);
-        let frame = frame.get(start..).unwrap_or_default();
-        self.ring().push(seq, frame);
-        state.seq = seq;
-        state.time = time;
-        store.map_or(Ok(0), |store| store.append(seq, frame, || Some(end_of(state))))
-    }
-
-    /// Waits until a commit is as durable as it has to be.
-    fn settle(&self, seq: Seq, logged: Result<usize>, durability: Option<Durability>) -> Result<()> {
-        let pending = logged?;
-        self.store().map_or(Ok(()), |store| store.settle(seq, pending, durability))
-    }
-
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn refuse_inside_transaction(&self) -> Result<()> {
-        if self.shared.in_transaction.load(Ordering::Relaxed) == thread_token() {
-            return Err(Error::NestedWrite);
-        }
-        Ok(())
-    }
-
-    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>> {
-        self.refuse_inside_transaction()?;
-        let writer = self.shared.writer.lock().map_err(|_| Error::Poisoned { cause: Arc::new(Error::Panicked) })?;
-        match &self.shared.access {
-            Access::Memory => {}
-            Access::Store(store) => store.begin()?,
-            Access::ReadOnly(_) => return Err(Error::ReadOnly),
-        }
-        Ok(writer)
-    }
-}
-
-impl Writer {
-    fn give_back(&mut self) {
-        if self.frame.capacity() > SCRATCH_BYTES_MAX {
-            self.frame = Vec::new();
-        }
-    }
-}
-
-/// Where the log ends behind the newest commit of `state`.
-fn end_of(state: &State) -> SegmentEnd {
-    SegmentEnd { point: state.point(), time: state.time }
-}
-
-fn next_seq(state: &State) -> Result<Seq> {
-    state.seq.next().ok_or_else(|| Error::Exhausted { what: "the log's seq".to_owned() })
-}
-
-/// A number of this thread's own, never 0.
-fn thread_token() -> usize {
-    thread_local!(static TOKEN: u8 = const { 0 });
-    TOKEN.with(|token| std::ptr::from_ref(token).addr())
 }
 
 impl fmt::Debug for DictDb {

@@ -1,8 +1,10 @@
 //! The write path at its edges: the last numbers, commits that do not fit, panics.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
 use crate::record;
-use crate::value::Record;
+use crate::value::{Key, Record};
 
 /// A database whose last commit had this seq.
 fn at(seq: u64) -> DictDb {
@@ -108,4 +110,63 @@ fn after_a_panic_inside_the_engine_reads_go_on_and_writes_are_refused() {
     assert_eq!(table.len().unwrap(), 0);
     assert!(matches!(table.insert(record! { "id": 1 }), Err(Error::Poisoned { .. })));
     assert!(matches!(db.transaction(|_| Ok::<_, Error>(())), Err(Error::Poisoned { .. })));
+}
+
+#[test]
+fn a_commit_is_the_same_whether_or_not_a_view_shares_what_it_changes() {
+    let clock = crate::clock::ManualClock::new(Timestamp::default());
+    let build = || {
+        let state = State::empty(Identity { lineage: Lineage::NONE, parent: None });
+        DictDb::builder().clock(clock.clone()).build_from(state)
+    };
+    let (alone, viewed) = (build(), build());
+    let mut views = Vec::new();
+    let mut rng = fastrand::Rng::with_seed(3);
+    for db in [&alone, &viewed] {
+        db.create_table("t", "id").unwrap();
+    }
+    for step in 0..3_000 {
+        match rng.u8(0..4) {
+            0 => views.push((viewed.snapshot(), viewed.digest())),
+            1 => views.clear(),
+            _ => {}
+        }
+        let (kind, seed) = (rng.u8(0..6), rng.u64(..));
+        let outcomes = [&alone, &viewed].map(|db| {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let table = db.table("t").unwrap();
+            let key =
+                if step > 2_000 && rng.bool() { rng.u8(..200).to_string().into() } else { Key::Int(rng.i64(..200)) };
+            let mut record = record! { "text": "x".repeat(rng.usize(..300)) };
+            if rng.bool() {
+                record.insert("n", step);
+            }
+            let with_key = |mut record: Record| {
+                match key.clone() {
+                    Key::Int(n) => record.insert("id", n),
+                    Key::Str(text) => record.insert("id", text.to_string()),
+                };
+                record
+            };
+            let outcome = match kind {
+                0 => table.insert(with_key(record)).map(|key| key.to_string()),
+                1 => table.upsert(with_key(record)).map(|done| format!("{done:?}")),
+                2 => table.update(key.clone(), record).map(|record| record.to_string()),
+                3 => table.replace(with_key(record)).map(|key| key.to_string()),
+                4 => table.insert(record).map(|key| key.to_string()),
+                _ => table.delete(key.clone()).map(|was_there| was_there.to_string()),
+            };
+            outcome.map_err(|error| error.to_string())
+        });
+        assert_eq!(outcomes[0], outcomes[1], "step {step}");
+        assert_eq!((alone.digest(), alone.seq()), (viewed.digest(), viewed.seq()), "step {step}");
+        for (view, digest) in &views {
+            assert_eq!(view.digest(), *digest);
+        }
+    }
+    let commits = [&alone, &viewed].map(|db| db.commits_since(Seq::ZERO).unwrap().collect::<Vec<_>>());
+    assert!(commits[0].len() > 1_000, "{}", commits[0].len());
+    assert_eq!(commits[0], commits[1]);
+    let records = [&alone, &viewed].map(|db| db.table("t").unwrap().iter().unwrap().collect::<Vec<_>>());
+    assert_eq!(records[0], records[1]);
 }

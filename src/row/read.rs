@@ -1,7 +1,7 @@
 //! From a row to a [`Record`].
 
 use super::validate::{read_bool, read_uint};
-use super::{FIELD_BYTES_MIN, RowRef, Tag, VALUE_BYTES_MIN, deeper};
+use super::{FIELD_BYTES_MIN, RowRef, Tag, VALUE_BYTES_MIN, deeper, skip};
 use crate::wire::{Malformed, Reader};
 use crate::{Record, Value};
 
@@ -18,6 +18,18 @@ pub(crate) fn decode_record<'a>(row: impl Into<RowRef<'a>>) -> Result<Record, Ma
     }
     fields.values.finish()?;
     Ok(record)
+}
+
+/// The value that one field of the row has, if there is such a field.
+pub(crate) fn decode_field(row: RowRef<'_>, wanted: &str) -> Result<Option<Value>, Malformed> {
+    let mut fields = row.fields()?;
+    while let Some(name) = fields.next()? {
+        if name == wanted {
+            return value(&mut fields.values, 1).map(Some);
+        }
+        skip(&mut fields.values, 1)?;
+    }
+    Ok(None)
 }
 
 fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<Record, Malformed> {

@@ -4,8 +4,10 @@
 //! table of documents that hardly share their names would gather shapes without end: beyond a limit a row keeps its own
 //! names.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
@@ -28,7 +30,12 @@ pub(crate) struct Shape {
     key_field: usize,
     /// Of the hash of a row's values.
     seed: u64,
+    /// No other shape of this process has it; not 0.
+    id: u64,
 }
+
+/// The shapes that were made so far.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
 impl Shape {
     fn new(bytes: &[u8], primary_key: &str, table_seed: u64) -> Result<Shape, Malformed> {
@@ -36,7 +43,9 @@ impl Shape {
         let count = reader.count(1)?;
         let names = (0..count).map(|_| reader.str().map(Into::into)).collect::<Result<Box<[Box<str>]>, _>>()?;
         let key_field = names.iter().position(|name| **name == *primary_key).unwrap_or(count);
-        Ok(Shape { bytes: bytes.into(), names, key_field, seed: xxh3_64_with_seed(bytes, table_seed) })
+        let seed = xxh3_64_with_seed(bytes, table_seed);
+        let id = MADE.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        Ok(Shape { bytes: bytes.into(), names, key_field, seed, id })
     }
 
     pub(crate) fn names(&self) -> &[Box<str>] {
@@ -46,6 +55,22 @@ impl Shape {
     /// Which field is the primary key; the number of fields where none is.
     pub(crate) fn key_field(&self) -> usize {
         self.key_field
+    }
+
+    /// Whether these names are its own, in their order.
+    #[inline]
+    pub(crate) fn is_of(&self, names: &'static [&'static str]) -> bool {
+        thread_local!(static LAST: Cell<(u64, usize, usize)> = const { Cell::new((0, 0, 0)) });
+        // Names in the program stay where they are: whoever was compared once needs not be again.
+        let this = (self.id, names.as_ptr().addr(), names.len());
+        if LAST.get() == this {
+            return true;
+        }
+        let same = self.names.iter().map(|name| &**name).eq(names.iter().copied());
+        if same {
+            LAST.set(this);
+        }
+        same
     }
 }
 
@@ -127,8 +152,7 @@ impl Shapes {
 
     #[cold]
     fn take_up(&mut self, names: &[u8]) -> Option<usize> {
-        let bytes = self.known.bytes.saturating_add(names.len());
-        if self.known.shapes.len() >= SHAPES_MAX || bytes > SHAPE_BYTES_MAX {
+        if !self.has_room(names) {
             return None;
         }
         let shape = Shape::new(names, &self.primary_key, self.seed).ok()?;
@@ -136,8 +160,14 @@ impl Shapes {
         let number = known.shapes.len();
         known.shapes.push(Arc::new(shape));
         known.by_bytes.insert(names.into(), number);
-        known.bytes = bytes;
+        known.bytes = known.bytes.saturating_add(names.len());
         Some(number)
+    }
+
+    /// Whether a shape with these names could be taken up.
+    fn has_room(&self, names: &[u8]) -> bool {
+        let bytes = self.known.bytes.saturating_add(names.len());
+        self.known.shapes.len() < SHAPES_MAX && bytes <= SHAPE_BYTES_MAX
     }
 
     /// Calls `put` with what a table holds of a valid row.
@@ -156,6 +186,28 @@ impl Shapes {
             self.scratch = stored;
         }
         outcome
+    }
+
+    /// Fills `stored` with what the table is to hold of a valid row, and gives the number of the row's shape; `None`
+    /// where that would have to be taken up first.
+    pub(crate) fn prepare(
+        &self,
+        (names, values): (&[u8], &[u8]),
+        stored: &mut Vec<u8>,
+    ) -> Option<(Option<usize>, Summary)> {
+        let number = self.find(names);
+        if number.is_none() && self.has_room(names) {
+            return None;
+        }
+        let parts = Parts { number, names, values };
+        stored.clear();
+        parts.append_to(stored);
+        Some((number, self.summary_of(&parts)))
+    }
+
+    /// A row that was [prepared](Self::prepare) had the shape of this number.
+    pub(crate) fn had(&mut self, number: Option<usize>) {
+        self.last = number.unwrap_or(self.last);
     }
 
     /// The key of a valid row, and which field it is: where the row has the names of the last one, and a key.

@@ -226,12 +226,17 @@ impl Store {
         Ok(db)
     }
 
+    /// Whether a frame of so many bytes is the last of its segment. For the holder of the database's writer lock.
+    pub(crate) fn fills_a_segment(&self, frame_bytes: usize) -> bool {
+        self.filled.load(Ordering::Relaxed).saturating_add(frame_bytes as u64) >= self.segment_bytes
+    }
+
     /// Appends a commit's frame. `end` is asked for the point behind it where the segment is full.
     pub(crate) fn append(&self, seq: Seq, frame: &[u8], end: impl FnOnce() -> Option<SegmentEnd>) -> Result<usize> {
         let bytes = frame.len() as u64;
         let mark = || {
+            let end = if self.fills_a_segment(frame.len()) { end() } else { None };
             let filled = self.filled.load(Ordering::Relaxed).saturating_add(bytes);
-            let end = if filled >= self.segment_bytes { end() } else { None };
             self.filled.store(if end.is_some() { 0 } else { filled }, Ordering::Relaxed);
             end
         };

@@ -24,6 +24,8 @@ pub(crate) trait Values: Clone {
     fn split_off(&mut self, at: usize) -> Self;
     /// Puts the values of a right neighbour behind the own ones.
     fn append(&mut self, right: Self);
+    /// All values will be read soon.
+    fn fetch(&self) {}
 }
 
 impl<V: Clone> Values for Vec<V> {

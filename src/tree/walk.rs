@@ -34,6 +34,11 @@ impl<K: Ord + Clone, V: Values> SharedLeaf<K, V> {
         self.leaf().values.get(at)
     }
 
+    /// All values will be read soon.
+    pub(crate) fn fetch(&self) {
+        self.leaf().values.fetch();
+    }
+
     /// The first entry that is not before a bound.
     pub(crate) fn begin<Q: Ord + ?Sized>(&self, from: Bound<&Q>) -> usize
     where
@@ -83,6 +88,7 @@ impl<'t, K, V: Values> Iterator for Iter<'t, K, V> {
                     }
                 }
                 if let Node::Leaf(leaf) = &**node {
+                    leaf.values.fetch();
                     self.leaf = Some((leaf, 0));
                 }
                 break;

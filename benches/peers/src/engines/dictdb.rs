@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use dictdb::{BackupFormat, BackupManager, CheckpointPolicy, DictDb, Durability, Key, Options, TableView, TypedTable};
+use dictdb::{BackupFormat, BackupManager, CheckpointPolicy, DictDb, Durability, Options, TableView, TypedTable};
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res, present};
 use crate::data::{Touched, User};
@@ -19,6 +19,7 @@ pub(crate) static STORE: Entry = Entry {
         Capability::Unsynced,
         Capability::Synced,
         Capability::Read,
+        Capability::Encoded,
         Capability::Pinned,
         Capability::Scan,
         Capability::Backup,
@@ -47,6 +48,7 @@ pub(crate) static MEMORY: Entry = Entry {
     capabilities: &[
         Capability::Unsynced,
         Capability::Read,
+        Capability::Encoded,
         Capability::Pinned,
         Capability::Scan,
         Capability::Backup,
@@ -164,15 +166,21 @@ impl Engine for Dict {
     }
 }
 
-/// dictdb hands out no bytes of a record: its "encoded" cells are n/a. Once it does, `fn encoded` here and
-/// `Capability::Encoded` above fill them.
 impl Reader for &TypedTable<User> {
     fn get(&mut self, id: i64) -> Res<Option<User>> {
         Ok(TypedTable::get(self, id)?)
     }
 
+    fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
+        Ok(self.read(id, |record| record.values().len())?)
+    }
+
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        touch(self.range(from..)?.take(limit))
+        self.untyped().view()?.scan(from, limit)
+    }
+
+    fn scan_encoded(&mut self, from: i64, limit: usize) -> Res<Touched> {
+        self.untyped().view()?.scan_encoded(from, limit)
     }
 }
 
@@ -181,15 +189,23 @@ impl Reader for TableView {
         Ok(self.get_as(id)?)
     }
 
-    fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
-        touch(self.range_as(from..).take(limit))
+    fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
+        Ok(self.get_ref(id).map(|record| record.values().len()))
     }
-}
 
-fn touch(users: impl Iterator<Item = dictdb::Result<(Key, User)>>) -> Res<Touched> {
-    let mut touched = Touched::default();
-    for user in users {
-        touched.add(&user?.1);
+    fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
+        let mut touched = Touched::default();
+        for user in self.refs(from..).take(limit) {
+            touched.add(&user.decode()?);
+        }
+        Ok(touched)
     }
-    Ok(touched)
+
+    fn scan_encoded(&mut self, from: i64, limit: usize) -> Res<Touched> {
+        let mut touched = Touched::default();
+        for user in self.refs(from..).take(limit) {
+            touched.measure(user.values())?;
+        }
+        Ok(touched)
+    }
 }

@@ -1,0 +1,305 @@
+//! The write path: one writer at a time, and readers who wait for it as little as can be.
+//!
+//! A commit of one record is decided, encoded and logged while readers go on; they wait only while it is put into the
+//! tree, whose nodes have been looked at just before. Where a view shares those nodes, so that they have to be copied,
+//! that is done apart, and readers wait for one pointer to change.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{Access, DictDb};
+use crate::batch::{Batch, no_table};
+use crate::error::{Error, Result};
+use crate::frame::{self, FrameKind};
+use crate::history::{Lineage, Seq, Timestamp};
+use crate::log::SegmentEnd;
+use crate::mutation::CommitWriter;
+use crate::put::Put;
+use crate::ring::Ring;
+use crate::state::{State, TableState};
+use crate::store::{Durability, Store};
+use crate::value::Key;
+
+/// What only the one writer uses.
+#[derive(Default)]
+pub(super) struct Writer {
+    /// Scratch for the frame of the commit in the making.
+    frame: Vec<u8>,
+    /// Scratch for what its table is to hold of a record.
+    stored: Vec<u8>,
+}
+
+/// A scratch buffer larger than this is given back after the commit that needed it.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
+/// A commit of one record, decided.
+struct Change<'c> {
+    table: &'c str,
+    key: &'c Key,
+    /// The record, and which field of it the key is; `None` where the record goes.
+    row: Option<(usize, &'c [u8])>,
+}
+
+impl DictDb {
+    /// Commits one record that `decide` makes of the table as it is; whether it replaces one, which it must not where
+    /// it `is_new`.
+    pub(crate) fn put<'r>(
+        &self,
+        table: &str,
+        is_new: bool,
+        decide: impl FnOnce(&TableState) -> Result<Put<'r>>,
+    ) -> Result<(Put<'r>, bool)> {
+        // The clock may be the user's: it is asked where a panic of it breaks nothing.
+        let time = self.shared.clock.now();
+        let writer = self.lock_writer()?;
+        let state = self.read();
+        let held = state.table(table).ok_or_else(|| no_table(table))?;
+        let put = decide(held)?;
+        let there = held.contains_key(&put.key);
+        if there && is_new {
+            return Err(Error::DuplicateKey { table: table.to_owned(), key: put.key });
+        }
+        let change = Change { table, key: &put.key, row: Some((put.field, &put.row)) };
+        self.commit_one(writer, state, time, &change)?;
+        Ok((put, there))
+    }
+
+    /// Commits that a record goes; `false`, and no commit, where there is none.
+    pub(crate) fn delete(&self, table: &str, key: &Key) -> Result<bool> {
+        let time = self.shared.clock.now();
+        let writer = self.lock_writer()?;
+        let state = self.read();
+        let there = state.table(table).ok_or_else(|| no_table(table))?.contains_key(key);
+        if there {
+            self.commit_one(writer, state, time, &Change { table, key, row: None })?;
+        }
+        Ok(there)
+    }
+
+    fn commit_one(
+        &self,
+        mut writer: MutexGuard<'_, Writer>,
+        state: RwLockReadGuard<'_, State>,
+        time: Timestamp,
+        change: &Change<'_>,
+    ) -> Result<()> {
+        let seq = next_seq(&state)?;
+        let Writer { frame, stored } = &mut *writer;
+        frame.clear();
+        let start = frame::begin(frame);
+        let mut commit = CommitWriter::begin(frame);
+        match change.row {
+            Some((field, row)) => commit.put(frame, change.table, field, row),
+            None => commit.delete(frame, change.table, change.key),
+        }
+        let fills_a_segment = self.store().is_some_and(|store| store.fills_a_segment(frame.len()));
+        let prepared = state.prepare(change.table, change.key, change.row.map(|(_, row)| row), stored);
+        let logged = match prepared {
+            Some(prepared) if !fills_a_segment => {
+                let lineage = state.identity.lineage;
+                // Nobody changes the state meanwhile: the writer is this one.
+                drop(state);
+                let logged = self.log_commit(lineage, frame, start, seq, time, || None);
+                let mut state = self.write_state();
+                state.apply_prepared(change.table, change.key, &prepared, stored);
+                (state.seq, state.time) = (seq, time);
+                logged
+            }
+            _ => {
+                let mut working = state.clone();
+                drop(state);
+                if let Some(table) = working.table_mut(change.table) {
+                    match change.row {
+                        Some((_, row)) => table.put(change.key.clone(), row),
+                        None => table.delete(change.key),
+                    };
+                }
+                let logged = self.seal_commit(&mut working, frame, start, seq, time);
+                self.publish(working);
+                logged
+            }
+        };
+        writer.give_back();
+        drop(writer);
+        self.settle(seq, logged, None)
+    }
+
+    /// Commits one operation on the live state; readers wait for the whole of it. `operation` either fails without
+    /// having changed anything, or succeeds with at most the mutations of one commit.
+    pub(crate) fn write<T>(&self, operation: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
+        let time = self.shared.clock.now();
+        let mut writer = self.lock_writer()?;
+        let mut state = self.write_state();
+        let seq = next_seq(&state)?;
+        let mut batch = Batch::new(&mut state, &mut writer.frame);
+        let value = operation(&mut batch)?;
+        if batch.is_empty() {
+            return Ok(value);
+        }
+        let start = batch.start();
+        let logged = self.seal_commit(&mut state, &mut writer.frame, start, seq, time);
+        drop(state);
+        writer.give_back();
+        drop(writer);
+        self.settle(seq, logged, None)?;
+        Ok(value)
+    }
+
+    /// A transaction whose body is the engine's own.
+    pub(crate) fn transaction_batch<T>(&self, body: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
+        self.commit_on_copy(None, |mut batch| {
+            let outcome = body(&mut batch);
+            (batch, outcome)
+        })
+    }
+
+    /// Lets `body` work on a copy of the state and commits what it did, unless it fails or panics.
+    pub(super) fn commit_on_copy<T, E: From<Error>>(
+        &self,
+        durability: Option<Durability>,
+        body: impl for<'b> FnOnce(Batch<'b>) -> (Batch<'b>, Result<T, E>),
+    ) -> Result<T, E> {
+        let mut writer = self.lock_writer()?;
+        let mut working = self.read().clone();
+        let seq = next_seq(&working)?;
+        let frame = &mut writer.frame;
+        let batch = Batch::new(&mut working, frame);
+        self.shared.in_transaction.store(thread_token(), Ordering::Relaxed);
+        let outcome = catch_unwind(AssertUnwindSafe(|| (body(batch), self.shared.clock.now())));
+        self.shared.in_transaction.store(0, Ordering::Relaxed);
+        let (start, is_empty, value, time) = match outcome {
+            Ok(((batch, outcome), time)) => (batch.start(), batch.is_empty(), outcome?, time),
+            Err(panic) => {
+                // The guard is let go of before the panic goes on: user code broke, not the engine.
+                drop(writer);
+                resume_unwind(panic);
+            }
+        };
+        if is_empty {
+            return Ok(value);
+        }
+        let logged = self.seal_commit(&mut working, frame, start, seq, time);
+        self.publish(working);
+        writer.give_back();
+        drop(writer);
+        self.settle(seq, logged, durability)?;
+        Ok(value)
+    }
+
+    /// Replaces the whole state, and with it the history: used by `apply_delta`. `change` decides on a copy.
+    pub(crate) fn rebase<T>(&self, change: impl FnOnce(State) -> Result<(State, T)>) -> Result<T> {
+        if self.store().is_some() {
+            let what = "a delta begins a new history, which an opened store cannot: restore the whole chain into a new \
+                        directory with RestoreOptions::restore_into";
+            return Err(Error::Unsupported { what });
+        }
+        let _writer = self.lock_writer()?;
+        let working = self.read().clone();
+        let (next, value) = change(working)?;
+        let superseded = {
+            let mut state = self.write_state();
+            let mut ring = self.ring();
+            *ring = Ring::new(ring.bytes_max(), next.seq);
+            std::mem::replace(&mut *state, next)
+        };
+        drop(superseded);
+        Ok(value)
+    }
+
+    /// Has readers see another state.
+    fn publish(&self, next: State) {
+        let superseded = std::mem::replace(&mut *self.write_state(), next);
+        drop(superseded); // outside the lock: it may be the last owner of many nodes
+    }
+
+    /// Gives the commit its seq and time, and [logs](Self::log_commit) it.
+    fn seal_commit(
+        &self,
+        state: &mut State,
+        frame: &mut [u8],
+        start: usize,
+        seq: Seq,
+        time: Timestamp,
+    ) -> Result<usize> {
+        state.seq = seq;
+        state.time = time;
+        self.log_commit(state.identity.lineage, frame, start, seq, time, || Some(end_of(state)))
+    }
+
+    /// Checksums the frame of a commit and pushes it, into the ring and the log. The caller holds `writer`. Where the log
+    /// refuses, the commit stands in memory alone, and nothing comes after it.
+    fn log_commit(
+        &self,
+        lineage: Lineage,
+        frame: &mut [u8],
+        start: usize,
+        seq: Seq,
+        time: Timestamp,
+        end: impl FnOnce() -> Option<SegmentEnd>,
+    ) -> Result<usize> {
+        let store = self.store();
+        let synced = store.map_or(Seq::ZERO, Store::synced);
+        if let Some(payload) = frame.get_mut(start.saturating_add(frame::FRAME_HEADER_BYTES)..) {
+            CommitWriter::set_time(payload, time);
+        }
+        frame::finish(frame, start, FrameKind::Commit, lineage.crc_seed(), seq, synced);
+        let frame = frame.get(start..).unwrap_or_default();
+        self.ring().push(seq, frame);
+        store.map_or(Ok(0), |store| store.append(seq, frame, end))
+    }
+
+    /// Waits until a commit is as durable as it has to be.
+    fn settle(&self, seq: Seq, logged: Result<usize>, durability: Option<Durability>) -> Result<()> {
+        let pending = logged?;
+        self.store().map_or(Ok(()), |store| store.settle(seq, pending, durability))
+    }
+
+    /// For the holder of `writer`.
+    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn refuse_inside_transaction(&self) -> Result<()> {
+        if self.shared.in_transaction.load(Ordering::Relaxed) == thread_token() {
+            return Err(Error::NestedWrite);
+        }
+        Ok(())
+    }
+
+    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        self.refuse_inside_transaction()?;
+        let writer = self.shared.writer.lock().map_err(|_| Error::Poisoned { cause: Arc::new(Error::Panicked) })?;
+        match &self.shared.access {
+            Access::Memory => {}
+            Access::Store(store) => store.begin()?,
+            Access::ReadOnly(_) => return Err(Error::ReadOnly),
+        }
+        Ok(writer)
+    }
+}
+
+impl Writer {
+    fn give_back(&mut self) {
+        for scratch in [&mut self.frame, &mut self.stored] {
+            if scratch.capacity() > SCRATCH_BYTES_MAX {
+                *scratch = Vec::new();
+            }
+        }
+    }
+}
+
+/// Where the log ends behind the newest commit of `state`.
+pub(super) fn end_of(state: &State) -> SegmentEnd {
+    SegmentEnd { point: state.point(), time: state.time }
+}
+
+fn next_seq(state: &State) -> Result<Seq> {
+    state.seq.next().ok_or_else(|| Error::Exhausted { what: "the log's seq".to_owned() })
+}
+
+/// A number of this thread's own, never 0.
+fn thread_token() -> usize {
+    thread_local!(static TOKEN: u8 = const { 0 });
+    TOKEN.with(|token| std::ptr::from_ref(token).addr())
+}
