@@ -1,5 +1,6 @@
 //! Where a state stands in a history: sequence number, lineage, digest, time.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -83,7 +84,16 @@ impl Lineage {
 
     /// What every checksum of this history starts from, so that zeros or another history's bytes do not pass.
     pub(crate) fn crc_seed(self) -> u32 {
-        crc32fast::hash(&self.0)
+        // Asked for at every frame, and seldom of another history than the one before.
+        thread_local!(static LAST: Cell<Option<(Lineage, u32)>> = const { Cell::new(None) });
+        match LAST.get() {
+            Some((lineage, seed)) if lineage == self => seed,
+            _ => {
+                let seed = crc32fast::hash(&self.0);
+                LAST.set(Some((self, seed)));
+                seed
+            }
+        }
     }
 
     pub(crate) fn parse(hex: &str) -> Option<Lineage> {

@@ -190,6 +190,11 @@ pub(crate) fn put_u64(out: &mut Vec<u8>, number: u64) {
 }
 
 fn put_u64_of_many_bytes(out: &mut Vec<u8>, mut number: u64) {
+    if number < 0x4000 {
+        let [low, high, ..] = (number & 0x7f | 0x80 | (number >> 7) << 8).to_le_bytes();
+        out.extend_from_slice(&[low, high]);
+        return;
+    }
     let mut bytes = [0_u8; 10];
     let mut len = 0_usize;
     for byte in &mut bytes {

@@ -17,7 +17,7 @@ use crate::log::SegmentEnd;
 use crate::mutation::CommitWriter;
 use crate::put::Put;
 use crate::ring::Ring;
-use crate::state::{State, TableState};
+use crate::state::{Prepared, State, TableState};
 use crate::store::{Durability, Store};
 use crate::value::Key;
 
@@ -39,6 +39,8 @@ struct Change<'c> {
     key: &'c Key,
     /// The record, and which field of it the key is; `None` where the record goes.
     row: Option<(usize, &'c [u8])>,
+    /// Where it can be made in place.
+    prepared: Option<Prepared>,
 }
 
 impl DictDb {
@@ -52,29 +54,34 @@ impl DictDb {
     ) -> Result<(Put<'r>, bool)> {
         // The clock may be the user's: it is asked where a panic of it breaks nothing.
         let time = self.shared.clock.now();
-        let writer = self.lock_writer()?;
+        let mut writer = self.lock_writer()?;
         let state = self.read();
-        let held = state.table(table).ok_or_else(|| no_table(table))?;
+        let (is_shared, held) = state.look(table);
+        let held = held.ok_or_else(|| no_table(table))?;
         let put = decide(held)?;
-        let there = held.contains_key(&put.key);
-        if there && is_new {
+        let place = held.look(&put.key, is_shared);
+        if is_new && place.is_taken() {
             return Err(Error::DuplicateKey { table: table.to_owned(), key: put.key });
         }
-        let change = Change { table, key: &put.key, row: Some((put.field, &put.row)) };
+        let prepared = held.prepare(&place, Some(&put.row), &mut writer.stored);
+        let change = Change { table, key: &put.key, row: Some((put.field, &put.row)), prepared };
         self.commit_one(writer, state, time, &change)?;
-        Ok((put, there))
+        Ok((put, place.is_taken()))
     }
 
     /// Commits that a record goes; `false`, and no commit, where there is none.
     pub(crate) fn delete(&self, table: &str, key: &Key) -> Result<bool> {
         let time = self.shared.clock.now();
-        let writer = self.lock_writer()?;
+        let mut writer = self.lock_writer()?;
         let state = self.read();
-        let there = state.table(table).ok_or_else(|| no_table(table))?.contains_key(key);
-        if there {
-            self.commit_one(writer, state, time, &Change { table, key, row: None })?;
+        let (is_shared, held) = state.look(table);
+        let held = held.ok_or_else(|| no_table(table))?;
+        let place = held.look(key, is_shared);
+        if place.is_taken() {
+            let prepared = held.prepare(&place, None, &mut writer.stored);
+            self.commit_one(writer, state, time, &Change { table, key, row: None, prepared })?;
         }
-        Ok(there)
+        Ok(place.is_taken())
     }
 
     fn commit_one(
@@ -94,15 +101,16 @@ impl DictDb {
             None => commit.delete(frame, change.table, change.key),
         }
         let fills_a_segment = self.store().is_some_and(|store| store.fills_a_segment(frame.len()));
-        let prepared = state.prepare(change.table, change.key, change.row.map(|(_, row)| row), stored);
-        let logged = match prepared {
+        let logged = match &change.prepared {
             Some(prepared) if !fills_a_segment => {
                 let lineage = state.identity.lineage;
                 // Nobody changes the state meanwhile: the writer is this one.
                 drop(state);
                 let logged = self.log_commit(lineage, frame, start, seq, time, || None);
                 let mut state = self.write_state();
-                state.apply_prepared(change.table, change.key, &prepared, stored);
+                if let Some(table) = state.table_mut(change.table) {
+                    table.apply_prepared(change.key, prepared, stored);
+                }
                 (state.seq, state.time) = (seq, time);
                 logged
             }

@@ -63,19 +63,20 @@ impl Header {
         }
     }
 
-    /// The same for a field of a struct.
+    /// Takes the name of a struct's field where it lies in the same place as that of the row before; whether it did.
     #[inline]
-    pub(super) fn static_name(&mut self, name: &'static str) {
+    pub(super) fn is_next(&mut self, name: &'static str) -> bool {
         let place = (name.as_ptr().addr(), name.len());
-        if self.guess.places.get(self.matched) == Some(&place) && self.other.is_none() {
+        let is_next = self.guess.places.get(self.matched) == Some(&place) && self.other.is_none();
+        if is_next {
             self.matched = self.matched.saturating_add(1);
-        } else {
-            self.new_place(place, name);
         }
+        is_next
     }
 
-    #[cold]
-    fn new_place(&mut self, place: (usize, usize), name: &str) {
+    /// Takes one that does not.
+    pub(super) fn static_name(&mut self, name: &'static str) {
+        let place = (name.as_ptr().addr(), name.len());
         if self.places.is_empty() {
             self.places.extend(self.guess.places.iter().take(self.matched));
         }

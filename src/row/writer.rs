@@ -113,11 +113,18 @@ impl<'o> Writer<'o> {
     /// A tag; there is none before the row itself, which has to be a dict.
     #[inline]
     fn tag(&mut self, tag: Tag) -> Result<(), EncodeError> {
+        self.begins(tag)?;
+        self.out.push(tag as u8);
+        Ok(())
+    }
+
+    /// A value comes, whose tag the caller writes.
+    #[inline]
+    fn begins(&mut self, tag: Tag) -> Result<(), EncodeError> {
         if self.depth == 0 {
             return Err(EncodeError::NotADict(tag.name()));
         }
         self.value_comes();
-        self.out.push(tag as u8);
         Ok(())
     }
 
@@ -128,8 +135,8 @@ impl<'o> Writer<'o> {
 
     #[inline]
     pub(super) fn bool(&mut self, b: bool) -> Result<(), EncodeError> {
-        self.tag(Tag::Bool)?;
-        self.out.push(b.into());
+        self.begins(Tag::Bool)?;
+        self.out.extend_from_slice(&[Tag::Bool as u8, b.into()]);
         Ok(())
     }
 
@@ -167,8 +174,14 @@ impl<'o> Writer<'o> {
 
     #[inline]
     pub(super) fn str(&mut self, text: &str) -> Result<(), EncodeError> {
-        self.tag(Tag::Str)?;
-        put_str(self.out, text);
+        if text.len() >= 0x80 {
+            self.tag(Tag::Str)?;
+            put_str(self.out, text);
+            return Ok(());
+        }
+        self.begins(Tag::Str)?;
+        self.out.extend_from_slice(&[Tag::Str as u8, text.len().to_le_bytes()[0]]);
+        self.out.extend_from_slice(text.as_bytes());
         Ok(())
     }
 
@@ -236,11 +249,11 @@ impl<'o> Writer<'o> {
             return Err(EncodeError::NameTooLong);
         }
         self.value_is_due();
-        dict.count = dict.count.saturating_add(1);
         if dict.depth == 1 {
             self.header.name(name);
             return Ok(());
         }
+        dict.count = dict.count.saturating_add(1);
         put_str(self.out, name);
         let end = self.out.len();
         self.names.push((end.saturating_sub(name.len()), end));
@@ -250,11 +263,19 @@ impl<'o> Writer<'o> {
     /// The name of a field of a struct, whose value follows.
     #[inline]
     pub(super) fn static_name(&mut self, dict: &mut Open, name: &'static str) -> Result<(), EncodeError> {
+        if dict.depth == 1 && self.header.is_next(name) {
+            self.value_is_due();
+            return Ok(());
+        }
+        self.other_static_name(dict, name)
+    }
+
+    #[cold]
+    fn other_static_name(&mut self, dict: &mut Open, name: &'static str) -> Result<(), EncodeError> {
         if dict.depth != 1 || name.len() > NAME_BYTES_MAX {
             return self.name(dict, name);
         }
         self.value_is_due();
-        dict.count = dict.count.saturating_add(1);
         self.header.static_name(name);
         Ok(())
     }

@@ -4,6 +4,15 @@ use super::{State, TableState};
 use crate::row::Summary;
 use crate::value::Key;
 
+/// Where a record is, or would be.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// A copy of the state has nodes on the way there, which a change would have to copy.
+    is_shared: bool,
+    /// Of the record that is there.
+    old: Option<Summary>,
+}
+
 /// What is known of a change before it is made.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -13,37 +22,41 @@ pub(crate) struct Prepared {
     old: Option<Summary>,
 }
 
-impl State {
-    /// Looks at all that putting a valid row, or taking the one that is there away, will touch: `stored` gets what the
-    /// table is to hold. `None` where something would have to be copied or added first.
-    pub(crate) fn prepare(&self, table: &str, key: &Key, row: Option<&[u8]>, stored: &mut Vec<u8>) -> Option<Prepared> {
-        let (is_shared, table) = self.tables.look(table);
-        table.filter(|_| !is_shared)?.prepare(key, row, stored)
+impl Place {
+    pub(crate) fn is_taken(&self) -> bool {
+        self.old.is_some()
     }
+}
 
-    /// Makes the change that was [prepared](Self::prepare) on this state.
-    pub(crate) fn apply_prepared(&mut self, table: &str, key: &Key, prepared: &Prepared, stored: &[u8]) {
-        if let Some(table) = self.tables.get_mut(table) {
-            table.apply_prepared(key, prepared, stored);
-        }
+impl State {
+    /// A table, and whether a copy of the state has it, so that a change would have to copy it.
+    pub(crate) fn look(&self, table: &str) -> (bool, Option<&TableState>) {
+        self.tables.look(table)
     }
 }
 
 impl TableState {
-    fn prepare(&self, key: &Key, row: Option<&[u8]>, stored: &mut Vec<u8>) -> Option<Prepared> {
-        let (is_shared, old) = self.rows.look(key);
-        if is_shared {
+    /// Looks at all that a change of the record with this key will touch.
+    pub(crate) fn look(&self, key: &Key, is_shared: bool) -> Place {
+        let (path_is_shared, old) = self.rows.look(key);
+        Place { is_shared: is_shared || path_is_shared, old: old.map(|row| self.shapes.summary(row)) }
+    }
+
+    /// Prepares a valid row to be put there, or for none, the record that is there to go: `stored` gets what the table
+    /// is to hold. `None` where something would have to be copied or added first.
+    pub(crate) fn prepare(&self, place: &Place, row: Option<&[u8]>, stored: &mut Vec<u8>) -> Option<Prepared> {
+        if place.is_shared {
             return None;
         }
-        let old = old.map(|row| self.shapes.summary(row));
         let new = match row {
             Some(row) => Some(self.shapes.prepare(self.shapes.split(row), stored)?),
             None => None,
         };
-        Some(Prepared { new, old })
+        Some(Prepared { new, old: place.old })
     }
 
-    fn apply_prepared(&mut self, key: &Key, prepared: &Prepared, stored: &[u8]) {
+    /// Makes the change that was prepared on this state.
+    pub(crate) fn apply_prepared(&mut self, key: &Key, prepared: &Prepared, stored: &[u8]) {
         match prepared.new {
             Some((number, new)) => {
                 self.rows.insert(key.clone(), stored, |_| ());

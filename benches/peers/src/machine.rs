@@ -26,9 +26,14 @@ pub(crate) fn description(dir: &Path) -> String {
         .and_then(|text| text.lines().nth(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" on ")))
         .unwrap_or_else(unknown);
     let compiler = compiler();
+    let pages = read("/sys/kernel/mm/transparent_hugepage/enabled").trim().to_owned();
+    let malloc = std::env::var(crate::TUNABLES).map_or_else(
+        |_| "malloc with its defaults".to_owned(),
+        |tunables| format!("malloc with `{tunables}`, all engines"),
+    );
     format!(
         "\n- {model}, {cores} cores, {memory}\n- Linux {kernel}, files on {filesystem}\n- {compiler}, release profile\n\
-         - load of the machine before the run: {load}\n"
+         - {malloc}; transparent huge pages: {pages}\n- load of the machine before the run: {load}\n"
     )
 }
 
