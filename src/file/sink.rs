@@ -1,38 +1,44 @@
 //! Publishing a file: whole and durable under its final name, or not there at all.
 
-use std::io::{ErrorKind, Write};
+mod target;
+
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::Xxh3Default;
-
+use self::target::{Behind, Target};
 use crate::error::{Error, Result};
 use crate::file::name;
 use crate::storage::{Storage, WriteFile};
 
 /// Writes are gathered up to this many bytes.
 const BUFFER_BYTES: usize = 256 << 10;
+/// A file that grows beyond this is written by a thread of its own.
+const BEHIND_BYTES: u64 = 4 << 20;
 
 /// A file that is being written, with the hashes of what went into it so far.
 pub(crate) struct Sink {
-    file: Box<dyn WriteFile>,
-    /// The temporary name, for messages.
-    path: PathBuf,
+    /// One of the two has the file.
+    here: Option<Target>,
+    behind: Option<Behind>,
     buffer: Vec<u8>,
     written: u64,
-    content: Xxh3Default,
-    crc: crc32fast::Hasher,
 }
 
 impl Sink {
+    fn new(file: Box<dyn WriteFile>, path: PathBuf) -> Sink {
+        let here = Some(Target::new(file, path));
+        Sink { here, behind: None, buffer: Vec::with_capacity(BUFFER_BYTES), written: 0 }
+    }
+
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.written = self.written.saturating_add(bytes.len() as u64);
         if self.buffer.len().saturating_add(bytes.len()) > BUFFER_BYTES {
             self.flush()?;
         }
-        if bytes.len() >= BUFFER_BYTES {
-            self.content.update(bytes);
-            self.crc.update(bytes);
-            return self.file.write_all(bytes).map_err(Error::io("write", &self.path));
+        if bytes.len() >= BUFFER_BYTES
+            && let Some(target) = &mut self.here
+        {
+            return target.write(bytes);
         }
         self.buffer.extend_from_slice(bytes);
         Ok(())
@@ -43,24 +49,46 @@ impl Sink {
         self.written
     }
 
-    /// XXH3-128 of all bytes put so far.
+    /// XXH3-128 of all bytes put so far. Waits until they are written; what comes then is better little.
     pub(crate) fn content(&mut self) -> Result<u128> {
-        self.flush()?;
-        Ok(self.content.digest128())
+        self.here().map(|target| target.content())
     }
 
-    /// CRC-32 of all bytes put so far.
+    /// CRC-32 of all bytes put so far, likewise.
     pub(crate) fn crc(&mut self) -> Result<u32> {
-        self.flush()?;
-        Ok(self.crc.clone().finalize())
+        self.here().map(|target| target.crc())
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.content.update(&self.buffer);
-        self.crc.update(&self.buffer);
-        self.file.write_all(&self.buffer).map_err(Error::io("write", &self.path))?;
-        self.buffer.clear();
+        if self.behind.is_none()
+            && self.written > BEHIND_BYTES
+            && let Some(target) = self.here.take()
+        {
+            match Behind::start(target) {
+                Ok(behind) => self.behind = Some(behind),
+                Err(target) => self.here = Some(target),
+            }
+        }
+        let Some(behind) = &self.behind else { return self.here().map(drop) };
+        match behind.write(std::mem::take(&mut self.buffer)) {
+            Some(buffer) => self.buffer = buffer,
+            // It could not write: here is why.
+            None => _ = self.here()?,
+        }
         Ok(())
+    }
+
+    /// The target, once all is written that was put.
+    fn here(&mut self) -> Result<&mut Target> {
+        if let Some(behind) = self.behind.take() {
+            let (target, outcome) = behind.end();
+            self.here = Some(target);
+            outcome?;
+        }
+        let Some(target) = &mut self.here else { unreachable!("the target is here or behind") };
+        target.write(&self.buffer)?;
+        self.buffer.clear();
+        Ok(target)
     }
 }
 
@@ -151,17 +179,9 @@ pub(crate) fn publish_checked<T>(
     };
     let file_name = path.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
     let (temp, file) = create_temp(storage, dir, &file_name)?;
-    let mut sink = Sink {
-        file,
-        path: temp.clone(),
-        buffer: Vec::with_capacity(BUFFER_BYTES),
-        written: 0,
-        content: Xxh3Default::new(),
-        crc: crc32fast::Hasher::new(),
-    };
+    let mut sink = Sink::new(file, temp.clone());
     let filled = fill(&mut sink).and_then(|value| {
-        sink.flush()?;
-        sink.file.sync().map_err(Error::io("sync", &temp))?;
+        sink.here()?.sync()?;
         Ok((value, sink.written))
     });
     drop(sink);
@@ -185,4 +205,96 @@ pub(crate) fn publish_checked<T>(
         return Err(Error::io("sync directory", dir)(error));
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use xxhash_rust::xxh3::xxh3_128;
+
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    fn written_in_pieces(bytes: &[u8], pieces: impl Fn(u64) -> usize) {
+        let storage = MemoryStorage::new();
+        let path = Path::new("dir/file");
+        storage.create_dir_all(Path::new("dir")).unwrap();
+        let fill = |sink: &mut Sink| {
+            let (mut rest, mut n) = (bytes, 0);
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at(pieces(n).min(rest.len()));
+                sink.put(piece)?;
+                (rest, n) = (behind, n + 1);
+            }
+            assert_eq!(sink.content()?, xxh3_128(bytes));
+            assert_eq!(sink.crc()?, crc32fast::hash(bytes));
+            sink.put(b"end")
+        };
+        let ((), written) = publish(&storage, path, Existing::Refuse, fill).unwrap();
+        assert_eq!(written, bytes.len() as u64 + 3);
+        assert!(storage.read(path).unwrap() == [bytes, b"end"].concat(), "{} bytes", bytes.len());
+    }
+
+    #[test]
+    fn a_file_of_any_size_is_what_was_put_whatever_thread_wrote_it() {
+        let bytes: Vec<u8> = (0..20_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for len in [0, 1, BUFFER_BYTES, BEHIND_BYTES as usize, BEHIND_BYTES as usize + 1, bytes.len()] {
+            let bytes = &bytes[..len];
+            written_in_pieces(bytes, |_| 300_000);
+            written_in_pieces(bytes, |n| [100, 5_000_000, 70_000, BUFFER_BYTES][n as usize % 4]);
+            written_in_pieces(bytes, |_| 9_000);
+        }
+    }
+
+    /// A file that takes so many bytes.
+    struct Small(Arc<AtomicU64>);
+
+    impl io::Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let left = self.0.load(Ordering::Relaxed).checked_sub(bytes.len() as u64);
+            self.0.store(left.ok_or(io::ErrorKind::StorageFull)?, Ordering::Relaxed);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl WriteFile for Small {
+        fn write_at(&mut self, _: &[u8], _: u64) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn set_len(&mut self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_write_that_fails_is_told_wherever_in_the_file_it_is() {
+        let whole = 12 << 20;
+        for room in [0, 1 << 20, BEHIND_BYTES + 1, 8 << 20, whole - 1] {
+            let mut sink = Sink::new(Box::new(Small(Arc::new(room.into()))), "f".into());
+            let piece = vec![1; 100_000];
+            let mut put = || {
+                while sink.written() + piece.len() as u64 <= whole {
+                    sink.put(&piece)?;
+                }
+                sink.put(&piece[..(whole - sink.written()) as usize])?;
+                sink.content()
+            };
+            assert!(matches!(put(), Err(Error::DiskFull { .. })), "room for {room}");
+        }
+        let mut sink = Sink::new(Box::new(Small(Arc::new(whole.into()))), "f".into());
+        (0..3).for_each(|_| sink.put(&vec![1; 4 << 20]).unwrap());
+        assert_eq!(sink.content().unwrap(), xxh3_128(&vec![1; 12 << 20]));
+    }
 }
