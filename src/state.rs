@@ -477,7 +477,9 @@ impl TableState {
                 (RowRef::Split { names, values }, count, key_at)
             }
         };
-        let found = row::values(&mut Reader::new(values), count, key_at)
+        let mut reader = Reader::new(values);
+        let found = row::values(&mut reader, count, key_at)
+            .and_then(|found| reader.finish().map(|()| found))
             .map_err(|m| Malformed { at: m.at.saturating_add(names.len()), ..m })?;
         self.admit_key(row, &found, key_field)
     }

@@ -3,8 +3,10 @@
 //! ```text
 //! block  = shapes, rows
 //! shapes = count, then the names of each as they stand at the front of a row; in the order of their first use
-//! rows   = count (at least 1), then each: shape (index, where there is more than one), values (length, bytes)
+//! rows   = count (at least 1), then each: shape (index, where there is more than one), values
 //! ```
+//!
+//! Values say where they end: the check of a row finds where the next one begins.
 //!
 //! Decoding, a round gathers a few megabytes of blocks; threads take one after the other, check and copy its rows; then the rows go
 //! into the table in the order of the file, and the first mistake in that order is the one told. Memory is bounded by
@@ -189,16 +191,21 @@ impl<'a> BlockShape<'a> {
         if shapes.is_empty() { Err(before.malformed("at least one shape in a block")) } else { Ok(shapes) }
     }
 
-    /// Checks the values of a row; gives its key.
-    fn admit(&self, table: &TableState, values: &[u8]) -> Result<Key, Mismatch> {
+    /// Reads the values of a row and checks them; gives its key and them.
+    fn admit(&self, table: &TableState, reader: &mut Reader<'a>) -> Result<(Key, &'a [u8]), Mismatch> {
+        let mut before = reader.clone();
+        let found = row::values(reader, self.count, self.key_field)?;
+        let values = before.take(before.remaining().saturating_sub(reader.remaining()))?;
+        let begin = reader.pos().saturating_sub(values.len());
         if self.names.len().saturating_add(values.len()) > ROW_BYTES_MAX {
-            return Err(Malformed { at: 0, expected: "a row of at most 256 MiB" }.into());
+            return Err(Malformed { at: begin, expected: "a row of at most 256 MiB" }.into());
         }
-        let found = row::values(&mut Reader::new(values), self.count, self.key_field)?;
-        match self.number.and_then(|number| table.shapes().get(number)) {
-            Some(shape) => table.admit_key(RowRef::Shaped { shape, values }, &found, None),
-            None => table.admit_key(RowRef::Split { names: self.names, values }, &found, None),
-        }
+        let row = match self.number.and_then(|number| table.shapes().get(number)) {
+            Some(shape) => RowRef::Shaped { shape, values },
+            None => RowRef::Split { names: self.names, values },
+        };
+        let key = table.admit_key(row, &found, None).map_err(|m| Mismatch { at: begin, ..m })?;
+        Ok((key, values))
     }
 }
 
@@ -223,9 +230,8 @@ fn decode(table: &TableState, block: &Block) -> Result<Decoded, Refused> {
             malformed(before.malformed("one of the shapes, each used for the first time in their order"))
         })?;
         used = used.max(index.saturating_add(1));
-        let values = reader.bytes().map_err(malformed)?;
-        let at = reader.pos().saturating_sub(values.len());
-        let key = shape.admit(table, values).map_err(|m| (at.saturating_add(m.at), m.expected))?;
+        let at = reader.pos();
+        let (key, values) = shape.admit(table, &mut reader).map_err(|m| (m.at, m.expected))?;
         if run.last().is_some_and(|last| *last >= key) {
             return Err((at, not_behind(&key)));
         }
@@ -293,7 +299,7 @@ impl<'t> BlockWriter<'t> {
             if self.shapes.len() > 1 {
                 wire::put_u64(out, *shape as u64);
             }
-            wire::put_bytes(out, values);
+            out.extend_from_slice(values);
         }
         self.shapes.clear();
         self.by_number.clear();
@@ -384,7 +390,7 @@ mod tests {
         let payloads = [payload(0..10), payload(9..20), payload(20..30)];
         let (_, _, outcome) = load(3, &payloads);
         let error = outcome.unwrap_err();
-        assert!(matches!(error, Error::Corrupt { offset, .. } if offset == BLOCK_AT + 12), "{error}");
+        assert!(matches!(error, Error::Corrupt { offset, .. } if offset == BLOCK_AT + 11), "{error}");
         assert!(error.to_string().contains("comes after"), "{error}");
     }
 }

@@ -33,8 +33,7 @@ pub(crate) fn names(reader: &mut Reader<'_>) -> Result<usize, Malformed> {
     Ok(count)
 }
 
-/// The values of a row with so many names, which are all that is left; what the one in `key_field` is as a key. Runs for
-/// every row that is restored.
+/// The values of a row with so many names; what the one in `key_field` is as a key. Runs for every row that is restored.
 pub(crate) fn values<'a>(reader: &mut Reader<'a>, count: usize, key_field: usize) -> Result<KeyIn<'a>, Malformed> {
     let mut key = KeyIn::Missing;
     for field in 0..count {
@@ -46,7 +45,6 @@ pub(crate) fn values<'a>(reader: &mut Reader<'a>, count: usize, key_field: usize
         }
         value(reader, 1)?;
     }
-    reader.finish()?;
     Ok(key)
 }
 
