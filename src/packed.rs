@@ -7,7 +7,7 @@
 
 use arrayvec::ArrayVec;
 
-use crate::row::Row;
+use crate::row::{Parts, Row};
 use crate::tree::{LEAF_MAX, Values};
 
 /// Bits of a span that hold the length of a row; the others hold its offset.
@@ -63,10 +63,18 @@ fn roomy(bytes: usize) -> usize {
 
 impl Packed {
     /// Puts rows behind the last one; the buffer is made to hold just them.
-    pub(crate) fn extend<'r>(&mut self, rows: impl Iterator<Item = &'r [u8]> + Clone) {
-        self.bytes.reserve_exact(rows.clone().filter(|row| is_inline(row)).map(<[u8]>::len).sum());
+    pub(crate) fn extend<'r>(&mut self, rows: impl Iterator<Item = Parts<'r>> + Clone) {
+        self.bytes.reserve_exact(rows.clone().map(|row| row.stored_len()).filter(|len| is_inline(*len)).sum());
         for row in rows {
-            let span = self.store(row);
+            let (offset, len) = (self.bytes.len(), row.stored_len());
+            let span = if is_inline(len) {
+                row.append_to(&mut self.bytes);
+                Span::new(offset, len)
+            } else {
+                let mut whole = Vec::with_capacity(len);
+                row.append_to(&mut whole);
+                self.store(&whole)
+            };
             self.spans.push(span);
         }
     }
@@ -86,7 +94,7 @@ impl Packed {
     }
 
     fn store(&mut self, row: &[u8]) -> Span {
-        if !is_inline(row) {
+        if !is_inline(row.len()) {
             self.big.push(Row::new(row));
             return Span::new(self.big.len().saturating_sub(1), 0);
         }
@@ -133,8 +141,8 @@ impl Packed {
     }
 }
 
-fn is_inline(row: &[u8]) -> bool {
-    (1..=INLINE_MAX).contains(&row.len())
+fn is_inline(len: usize) -> bool {
+    (1..=INLINE_MAX).contains(&len)
 }
 
 impl Clone for Packed {

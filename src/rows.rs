@@ -2,12 +2,15 @@
 //!
 //! Most tables have integer keys only. Theirs lie in the tree as plain integers: a third of the memory, and a search
 //! that touches a third of the cache lines. The first string key makes it a tree of [`Key`]s, once, at the cost of a
-//! copy of the tree.
+//! copy of the tree's nodes.
 
 use std::ops::Bound;
 
+use arrayvec::ArrayVec;
+
 use crate::packed::Packed;
-use crate::tree::{self, SharedLeaf, Tree, Values};
+use crate::row::Parts;
+use crate::tree::{self, LEAF_MAX, SharedLeaf, Tree, Values};
 use crate::value::Key;
 
 /// The map. `Clone` copies a pointer.
@@ -80,33 +83,56 @@ impl Rows {
     }
 
     /// Puts rows behind all that are there: into full leaves, a copy of its bytes each, and no search.
-    pub(crate) fn append(&mut self, run: &Run) {
-        let rows = Rest(run.iter());
+    fn append(&mut self, keys: &[Key], rows: &[Parts<'_>]) {
         // In order the strings come last.
-        let strings = matches!(run.last(), Some(Key::Str(_)));
+        let strings = matches!(keys.last(), Some(Key::Str(_)));
+        let mut rows = rows.iter();
+        let take = |leaf: &mut Packed, n: usize| {
+            leaf.extend(rows.clone().take(n).copied());
+            rows = rows.as_slice().get(n..).unwrap_or_default().iter();
+        };
         match self {
             Rows::Ints(tree) if !strings => {
-                let integers = run.keys.iter().map_while(|key| match key {
+                let integers = keys.iter().map_while(|key| match key {
                     Key::Int(n) => Some(*n),
                     Key::Str(_) => None,
                 });
-                tree.append(integers, rows.taker());
+                tree.append(integers, take);
             }
-            rows_here => rows_here.keys().append(run.keys.iter().cloned(), rows.taker()),
+            rows_here => rows_here.keys().append(keys.iter().cloned(), take),
+        }
+    }
+
+    /// Puts other rows, whose keys are behind all that are there, behind them: their leaves as they are.
+    pub(crate) fn join(&mut self, right: Rows) {
+        match (self, right) {
+            (Rows::Ints(tree), Rows::Ints(right)) => tree.join(right),
+            (rows, mut right) => {
+                right.keys();
+                if let Rows::Keys(right) = right {
+                    rows.keys().join(right);
+                }
+            }
         }
     }
 
     /// The tree that takes any key; makes it where there is none.
     fn keys(&mut self) -> &mut Tree<Key, Packed> {
         if let Rows::Ints(ints) = self {
-            let mut keys = Tree::new();
-            let rows: Vec<&[u8]> = ints.values().collect();
-            keys.append(ints.iter().map(|(n, _)| Key::Int(*n)), Rest(rows.iter().copied()).taker());
-            *self = Rows::Keys(keys);
+            *self = Rows::Keys(std::mem::replace(ints, Tree::new()).map_keys(Key::Int));
         }
         match self {
             Rows::Keys(tree) => tree,
             Rows::Ints(_) => unreachable!("it was replaced a moment ago"),
+        }
+    }
+
+    /// The greatest key that is an integer.
+    pub(crate) fn last_integer(&self) -> Option<i64> {
+        let end = Key::from("");
+        match self.window_back(Bound::Unbounded, Bound::Excluded(&end))?.last_key()? {
+            Key::Int(n) => Some(n),
+            Key::Str(_) => None,
         }
     }
 
@@ -135,59 +161,48 @@ impl Rows {
     }
 }
 
-/// Rows that are still to be put into leaves.
-struct Rest<I>(I);
+/// Rows in the order of their keys, made apart from their table, in leaves of their own.
+#[derive(Debug)]
+pub(crate) struct Run<'r> {
+    rows: Rows,
+    /// Those that fill no leaf yet.
+    keys: ArrayVec<Key, LEAF_MAX>,
+    parts: ArrayVec<Parts<'r>, LEAF_MAX>,
+    last: Option<Key>,
+}
 
-impl<'r, I: Iterator<Item = &'r [u8]> + Clone> Rest<I> {
-    /// Puts the next so many into a leaf.
-    fn taker(mut self) -> impl FnMut(&mut Packed, usize) {
-        move |leaf, n| {
-            leaf.extend(self.0.clone().take(n));
-            if n > 0 {
-                self.0.nth(n.saturating_sub(1));
-            }
+impl<'r> Run<'r> {
+    pub(crate) fn new() -> Run<'r> {
+        Run { rows: Rows::new(), keys: ArrayVec::new(), parts: ArrayVec::new(), last: None }
+    }
+
+    /// Puts a row behind the last one.
+    #[inline]
+    pub(crate) fn push(&mut self, key: Key, row: Parts<'r>) {
+        self.keys.push(key);
+        self.parts.push(row);
+        if self.keys.is_full() {
+            self.fill();
         }
     }
-}
 
-/// Rows in the order of their keys, made apart from their table, one behind the other.
-#[derive(Debug, Default)]
-pub(crate) struct Run {
-    keys: Vec<Key>,
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Run {
-    /// Puts a row, which `write` appends, behind the last one.
-    pub(crate) fn push_with(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
-        self.keys.push(key);
-        write(&mut self.bytes);
-        self.ends.push(self.bytes.len());
-    }
-
-    /// Makes room.
-    pub(crate) fn reserve(&mut self, rows: usize, bytes: usize) {
-        self.keys.reserve_exact(rows);
-        self.ends.reserve_exact(rows);
-        self.bytes.reserve_exact(bytes);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    pub(crate) fn keys(&self) -> &[Key] {
-        &self.keys
-    }
-
+    /// The greatest key.
+    #[inline]
     pub(crate) fn last(&self) -> Option<&Key> {
-        self.keys.last()
+        self.keys.last().or(self.last.as_ref())
     }
 
-    fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).filter_map(|(start, end)| self.bytes.as_slice().get(start..*end))
+    fn fill(&mut self) {
+        self.last = self.keys.last().cloned().or_else(|| self.last.take());
+        self.rows.append(&self.keys, &self.parts);
+        self.keys.clear();
+        self.parts.clear();
+    }
+
+    /// All of them, in full leaves but for the last.
+    pub(crate) fn finish(mut self) -> Rows {
+        self.fill();
+        self.rows
     }
 }
 
@@ -433,14 +448,18 @@ mod tests {
                     copies.push((rows.clone(), model.clone()));
                 }
             }
-            let mut run = Run::default();
+            let mut more = BTreeMap::new();
             for n in 400..400 + rng.i64(0..500) {
                 let row = vec![rng.u8(..); rng.usize(1..3_000)];
-                let key = if seed % 2 == 1 && n > 600 { Key::from(n.to_string()) } else { Key::Int(n) };
-                run.push_with(key.clone(), |out| out.extend_from_slice(&row));
-                model.insert(key, row);
+                more.insert(if seed % 2 == 1 && n > 600 { Key::from(n.to_string()) } else { Key::Int(n) }, row);
             }
-            rows.append(&run);
+            let mut run = Run::new();
+            for (key, values) in &more {
+                run.push(key.clone(), Parts { number: Some(6), names: &[], values });
+                assert_eq!(run.last(), Some(key));
+            }
+            rows.join(run.finish());
+            model.extend(more.into_iter().map(|(key, values)| (key, [&[7], &*values].concat())));
             copies.push((rows, model));
             copies.iter().for_each(|(rows, model)| assert_same(rows, model));
         }

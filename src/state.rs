@@ -36,37 +36,53 @@ pub(crate) struct TableState {
 }
 
 /// Rows in the order of their keys, made apart from their table, for [`TableState::append`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Run {
-    rows: rows::Run,
+    rows: Rows,
+    digest: Digest,
+    bytes: u64,
+    pub(crate) last: Option<Key>,
+}
+
+/// A [`Run`] in the making.
+pub(crate) struct RunWriter<'t, 'r> {
+    shapes: &'t Shapes,
+    rows: rows::Run<'r>,
     digest: Digest,
     bytes: u64,
 }
 
-impl Run {
-    /// Room for so many rows of so many bytes in all.
-    pub(crate) fn reserve(&mut self, rows: usize, bytes: usize) {
-        self.rows.reserve(rows, bytes);
+impl<'t, 'r> RunWriter<'t, 'r> {
+    pub(crate) fn new(table: &'t TableState) -> RunWriter<'t, 'r> {
+        RunWriter { shapes: &table.shapes, rows: rows::Run::new(), digest: Digest::EMPTY, bytes: 0 }
     }
 
     /// A row of that table, behind the last one.
-    pub(crate) fn push(&mut self, table: &TableState, key: Key, row: &Parts<'_>) {
-        let summary = table.shapes.summary_of(row);
+    #[inline]
+    pub(crate) fn push(&mut self, key: Key, row: Parts<'r>) {
+        let summary = self.shapes.summary_of(&row);
         self.digest.add(summary.hash);
         self.bytes = self.bytes.saturating_add(summary.bytes);
-        self.rows.push_with(key, |out| row.append_to(out));
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    pub(crate) fn first(&self) -> Option<&Key> {
-        self.rows.keys().first()
+        self.rows.push(key, row);
     }
 
     pub(crate) fn last(&self) -> Option<&Key> {
         self.rows.last()
+    }
+
+    pub(crate) fn finish(self) -> Run {
+        let last = self.rows.last().cloned();
+        Run { rows: self.rows.finish(), digest: self.digest, bytes: self.bytes, last }
+    }
+}
+
+impl Run {
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn first(&self) -> Option<Key> {
+        self.rows.iter().next().map(|(key, _)| key)
     }
 }
 
@@ -199,14 +215,26 @@ impl TableState {
         vacant
     }
 
+    /// A table without rows of which the rows of this one could be: what it takes to check them.
+    pub(crate) fn without_rows(&self) -> TableState {
+        TableState {
+            definition: self.definition.clone(),
+            rows: Rows::new(),
+            shapes: self.shapes.clone(),
+            next_key: FIRST_AUTOMATIC_KEY,
+            rows_digest: Digest::EMPTY,
+            row_bytes: 0,
+        }
+    }
+
     /// Puts rows behind all that are there.
-    pub(crate) fn append(&mut self, run: &Run) {
+    pub(crate) fn append(&mut self, run: Run) {
         self.rows_digest.add(run.digest.to_u128());
         self.row_bytes = self.row_bytes.saturating_add(run.bytes);
-        for key in run.rows.keys() {
-            self.count_key(key);
+        if let Some(greatest) = run.rows.last_integer() {
+            self.count_key(&Key::Int(greatest));
         }
-        self.rows.append(&run.rows);
+        self.rows.join(run.rows);
     }
 
     fn count_in(&mut self, new: Summary) {
@@ -480,7 +508,9 @@ impl TableState {
                 (RowRef::Split { names, values }, count, key_at)
             }
         };
-        let found = row::values(&mut Reader::new(values), count, key_at)
+        let mut reader = Reader::new(values);
+        let found = row::values(&mut reader, count, key_at)
+            .and_then(|found| reader.finish().map(|()| found))
             .map_err(|m| Malformed { at: m.at.saturating_add(names.len()), ..m })?;
         self.admit_key(row, &found, key_field)
     }

@@ -305,8 +305,7 @@ impl RestoreOptions {
             let read = match std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
                 Err(error) => Err(error),
                 Ok(summary) => {
-                    let watch = Watch::new(self.progress.as_deref(), Stage::ReadingFull, &path);
-                    let read = file::read_full(&*self.storage, &path, self.trust, &watch);
+                    let read = self.read_full(&path);
                     entry.found = Ok(summary);
                     read.map(|state| (state, entry.name.stamp))
                 }
@@ -316,7 +315,9 @@ impl RestoreOptions {
                     report.bytes = report.bytes.saturating_add(entry.bytes());
                     report.full = Some(path);
                     report.fell_back = !report.damaged.is_empty();
-                    return self.deltas(catalog, state, Some(stamp), report, accept_earlier);
+                    let again = || self.read_full(report.full.as_deref().unwrap_or(dir));
+                    let followed = self.follow(catalog, state, again, Some(stamp))?;
+                    return self.judge(catalog, followed, Some(stamp), report, accept_earlier);
                 }
                 Err(error) if is_damage(&error) => {
                     tracing::warn!("passed over a damaged full backup: {error}");
@@ -334,8 +335,9 @@ impl RestoreOptions {
         match root {
             Some(lineage) => {
                 report.fell_back = !report.damaged.is_empty();
-                let empty = State::empty(Identity { lineage, parent: None });
-                let (state, report) = self.deltas(catalog, empty, None, report, accept_earlier)?;
+                let empty = || State::empty(Identity { lineage, parent: None });
+                let followed = self.follow(catalog, empty(), || Ok(empty()), None)?;
+                let (state, report) = self.judge(catalog, followed, None, report, accept_earlier)?;
                 if report.deltas.is_empty() {
                     // The empty database is no backup.
                     return Err(Error::NoBackup { dir: dir.to_owned(), damaged: report.damaged });
@@ -351,45 +353,70 @@ impl RestoreOptions {
         }
     }
 
-    /// Applies the deltas that join onto `state`, which the full backup stamped `since` gave.
-    fn deltas(
+    fn read_full(&self, path: &Path) -> Result<State> {
+        let watch = Watch::new(self.progress.as_deref(), Stage::ReadingFull, path);
+        file::read_full(&*self.storage, path, self.trust, &watch)
+    }
+
+    /// Applies the deltas that join onto `state`, which the full backup stamped `since` gave, and which `again` gives
+    /// again where a delta turns out damaged halfway: no copy is kept for that case, so that what is applied is applied
+    /// in place.
+    fn follow(
         &self,
         catalog: &mut Catalog,
         mut state: State,
+        again: impl Fn() -> Result<State>,
+        since: Option<Stamp>,
+    ) -> Result<Followed> {
+        loop {
+            match self.apply_all(catalog, state, since)? {
+                Some(followed) => return Ok(followed),
+                // The damaged one is known now, so this ends.
+                None => state = again()?,
+            }
+        }
+    }
+
+    /// `None`, and a note in the catalog, where a delta turned out damaged: the state is of no use then.
+    fn apply_all(&self, catalog: &mut Catalog, state: State, since: Option<Stamp>) -> Result<Option<Followed>> {
+        let legacy = state.identity.lineage == Lineage::DICTDB_1_11;
+        let mut reached: BTreeMap<Lineage, Seq> = [(state.identity.lineage, state.seq)].into();
+        reached.extend(state.identity.parent.map(|parent| (parent.lineage, parent.seq)));
+        let mut followed = Followed { state, reached, used: Vec::new(), last_used: since };
+        while let Some(index) = next_delta(catalog, &followed, legacy) {
+            let Some(entry) = catalog.entries.get_mut(index) else { break };
+            let watch = Watch::new(self.progress.as_deref(), Stage::ReadingDelta, &entry.path);
+            // Nothing but the order of stamps joins these: the first damaged one ends the chain.
+            let before = legacy.then(|| followed.state.clone());
+            match file::apply_delta(&*self.storage, &entry.path, &mut followed.state, self.trust, &watch) {
+                Ok(_) => {
+                    followed.used.push(index);
+                    followed.reached.insert(followed.state.identity.lineage, followed.state.seq);
+                    followed.last_used = followed.last_used.max(Some(entry.name.stamp));
+                }
+                Err(error) if is_damage(&error) => {
+                    entry.found = Err(error);
+                    return Ok(before.map(|before| Followed { state: before, ..followed }));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(followed))
+    }
+
+    /// Says what was left out and what is damaged, and whether the state that was reached is one to hand out.
+    fn judge(
+        &self,
+        catalog: &mut Catalog,
+        followed: Followed,
         since: Option<Stamp>,
         mut report: RestoreReport,
         accept_earlier: bool,
     ) -> Result<(State, RestoreReport)> {
-        let mut used: BTreeSet<usize> = BTreeSet::new();
-        let mut last_used = since;
-        // How far the state goes along each history that it passed through.
-        let mut reached: BTreeMap<Lineage, Seq> = [(state.identity.lineage, state.seq)].into();
-        reached.extend(state.identity.parent.map(|parent| (parent.lineage, parent.seq)));
-        let legacy = state.identity.lineage == Lineage::DICTDB_1_11;
-        while let Some(index) = next_delta(catalog, &used, &state, last_used, legacy) {
-            used.insert(index);
-            let Some(entry) = catalog.entries.get(index) else { break };
-            let watch = Watch::new(self.progress.as_deref(), Stage::ReadingDelta, &entry.path);
-            // The state before it, should it turn out damaged: a pointer copy.
-            let before = state.clone();
-            match file::apply_delta(&*self.storage, &entry.path, &mut state, self.trust, &watch) {
-                Ok(_) => {
-                    reached.insert(state.identity.lineage, state.seq);
-                    last_used = last_used.max(Some(entry.name.stamp));
-                    report.bytes = report.bytes.saturating_add(entry.bytes());
-                    report.deltas.push(entry.path.clone());
-                }
-                Err(error) if is_damage(&error) => {
-                    state = before;
-                    if let Some(entry) = catalog.entries.get_mut(index) {
-                        entry.found = Err(error);
-                    }
-                    if legacy {
-                        break; // nothing but the order of stamps joins these
-                    }
-                }
-                Err(error) => return Err(error),
-            }
+        let Followed { state, reached, used, last_used } = followed;
+        for entry in used.iter().filter_map(|index| catalog.entries.get(*index)) {
+            report.bytes = report.bytes.saturating_add(entry.bytes());
+            report.deltas.push(entry.path.clone());
         }
         // A sound delta that leads beyond the state was left out. A damaged one was needed unless a later file was used.
         let newer = |entry: &Entry| Some(entry.name.stamp) > last_used;
@@ -436,26 +463,32 @@ impl RestoreOptions {
     }
 }
 
+/// A full backup and the deltas that were applied to it.
+struct Followed {
+    state: State,
+    /// How far it goes along each history that it passed through.
+    reached: BTreeMap<Lineage, Seq>,
+    /// Which entries of the catalog the deltas are, in their order.
+    used: Vec<usize>,
+    /// Stamp of the newest of them, or of the full backup.
+    last_used: Option<Stamp>,
+}
+
 /// The delta to apply next: of those that join onto the state, the one that leads furthest.
-fn next_delta(
-    catalog: &Catalog,
-    used: &BTreeSet<usize>,
-    state: &State,
-    since: Option<Stamp>,
-    legacy: bool,
-) -> Option<usize> {
+fn next_delta(catalog: &Catalog, followed: &Followed, legacy: bool) -> Option<usize> {
+    let Followed { state, used, last_used: since, .. } = followed;
     let deltas =
         catalog.entries.iter().enumerate().filter(|(index, entry)| {
             entry.name.kind == BackupKind::Delta && entry.found.is_ok() && !used.contains(index)
         });
     if legacy {
         // DictDB 1.11: whatever comes after the full backup, in the order of the stamps.
-        let mut newer = deltas.filter(|(_, entry)| entry.history().is_none() && Some(entry.name.stamp) > since);
+        let mut newer = deltas.filter(|(_, entry)| entry.history().is_none() && Some(entry.name.stamp) > *since);
         return newer.next().map(|(index, _)| index);
     }
     // Stamps rise along a chain. An older delta that joins all the same is one of another future of this point: of
     // commits that were given up when somebody went back to it and went on from there.
-    let newer = deltas.filter(|(_, entry)| Some(entry.name.stamp) > since);
+    let newer = deltas.filter(|(_, entry)| Some(entry.name.stamp) > *since);
     let joining = newer.filter_map(|(index, entry)| {
         let history = entry.history()?;
         // By lineage, even where both are empty: a link left out would be missed further on.

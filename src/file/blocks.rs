@@ -3,151 +3,89 @@
 //! ```text
 //! block  = shapes, rows
 //! shapes = count, then the names of each as they stand at the front of a row; in the order of their first use
-//! rows   = count (at least 1), then each: shape (index, where there is more than one), values (length, bytes)
+//! rows   = count (at least 1), then each: shape (index, where there is more than one), values
 //! ```
 //!
-//! Decoding, a round gathers a few megabytes of blocks; threads take one after the other, check and copy its rows; then the rows go
-//! into the table in the order of the file, and the first mistake in that order is the one told. Memory is bounded by
-//! the round.
+//! Values say where they end: the check of a row finds where the next one begins.
+//!
+//! Each block is decoded on its own, into leaves as its table's tree has them; in the order of the file these are put behind
+//! one another, and the first mistake in that order is the one told.
 
 use std::collections::{HashMap, HashSet};
-use std::num::NonZero;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use crate::error::{Error, Result};
 use crate::limits::ROW_BYTES_MAX;
 use crate::row::{self, Parts, RowRef};
-use crate::state::{Mismatch, Run, TableState};
+use crate::state::{Mismatch, Run, RunWriter, TableState};
 use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
 
-/// A round ends with the block that reaches this many bytes.
-const ROUND_BYTES: usize = 4 << 20;
-/// More threads than this wait for the reading.
-const THREADS_MAX: usize = 8;
-
-/// A block as it stands in the file.
-#[derive(Default)]
-struct Block {
+/// A block as it stands in the file, and what it takes to check its rows.
+pub(crate) struct Block {
     payload: Vec<u8>,
-    /// The numbers that its shapes have in the table.
-    numbers: Vec<Option<usize>>,
     payload_at: u64,
     /// Where the file's reader is behind it.
     end: u64,
+    /// Without rows.
+    table: TableState,
+    /// The numbers that its shapes have in the table.
+    numbers: Vec<Option<usize>>,
 }
 
 /// Why a block is none, and where in its payload.
 type Refused = (usize, String);
 
-/// The blocks of one round.
-pub(crate) struct Blocks {
-    threads: usize,
-    blocks: Vec<Block>,
-    bytes: usize,
-    /// Buffers of the round before.
-    spare: Vec<Vec<u8>>,
+/// What was made of a block.
+pub(crate) struct Decoded {
+    payload: Vec<u8>,
+    payload_at: u64,
+    end: u64,
+    /// The rows, and where the first one begins in the payload.
+    rows: Result<(Run, usize), Refused>,
 }
 
-impl Blocks {
-    /// For a file of so many bytes: a small one is not worth a thread.
-    pub(crate) fn new(file_bytes: u64) -> Blocks {
-        let cores = || thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
-        let threads = if file_bytes > ROUND_BYTES as u64 { cores() } else { 1 };
-        Blocks { threads, blocks: Vec::new(), bytes: 0, spare: Vec::new() }
+impl Block {
+    /// One of this table, at `payload_at` in a file whose reader is at `end` behind it.
+    pub(crate) fn new(table: &mut TableState, payload: Vec<u8>, payload_at: u64, end: u64) -> Block {
+        let mut numbers = Vec::new();
+        // Where that is malformed, decoding the block says so.
+        let _ = for_each_shape(&mut Reader::new(&payload), |names, _| {
+            numbers.push(table.shape_number(names));
+            Ok(())
+        });
+        Block { payload, payload_at, end, table: table.without_rows(), numbers }
     }
 
-    /// A buffer for the payload of the next frame.
-    pub(crate) fn buffer(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_default()
+    pub(crate) fn decode(self) -> Decoded {
+        let rows = decode(&self);
+        let Block { payload, payload_at, end, .. } = self;
+        Decoded { payload, payload_at, end, rows }
     }
+}
 
-    /// Takes a block in. Says whether the round is full.
-    pub(crate) fn push(&mut self, payload: Vec<u8>, payload_at: u64, end: u64) -> bool {
-        self.bytes = self.bytes.saturating_add(payload.len());
-        self.blocks.push(Block { payload, numbers: Vec::new(), payload_at, end });
-        self.threads == 1 || self.bytes >= ROUND_BYTES
-    }
-
-    /// Decodes the blocks of the round into the table, and calls `each` with the rows of one and where it ends.
-    pub(crate) fn flush(
-        &mut self,
+impl Decoded {
+    /// Puts the rows behind those of the table, the last of which has the key `last`. Gives how many they are, where the
+    /// file's reader was behind them, and a buffer to read into.
+    pub(crate) fn append_to(
+        self,
         path: &Path,
         table: &mut TableState,
         last: &mut Option<Key>,
-        mut each: impl FnMut(u64, u64) -> Result<()>,
-    ) -> Result<()> {
-        for block in &mut self.blocks {
-            // Where that is malformed, decoding the block says so.
-            let _ = for_each_shape(&mut Reader::new(&block.payload), |names, _| {
-                block.numbers.push(table.shape_number(names));
-                Ok(())
-            });
+    ) -> Result<(u64, u64, Vec<u8>)> {
+        let refused =
+            |(at, expected): Refused| Error::corrupt(path, self.payload_at.saturating_add(at as u64), expected);
+        let (mut run, first_at) = self.rows.map_err(refused)?;
+        if let (Some(last), Some(first)) = (&*last, run.first())
+            && *last >= first
+        {
+            return Err(refused((first_at, not_behind(&first))));
         }
-        let decoded = decode_all(&self.blocks, table, self.threads);
-        for (block, decoded) in self.blocks.drain(..).zip(decoded) {
-            let refused =
-                |(at, expected): Refused| Error::corrupt(path, block.payload_at.saturating_add(at as u64), expected);
-            let Decoded { run, first_at } = decoded.map_err(refused)?;
-            if let (Some(last), Some(first)) = (&*last, run.first())
-                && last >= first
-            {
-                return Err(refused((first_at, not_behind(first))));
-            }
-            *last = run.last().cloned().or_else(|| last.take());
-            let count = run.len() as u64;
-            table.append(&run);
-            self.spare.push(block.payload);
-            each(count, block.end)?;
-        }
-        self.bytes = 0;
-        Ok(())
+        *last = run.last.take().or_else(|| last.take());
+        let count = run.len() as u64;
+        table.append(run);
+        Ok((count, self.end, self.payload))
     }
-
-    /// Where the first block of the round is.
-    pub(crate) fn begins_at(&self) -> Option<u64> {
-        self.blocks.first().map(|block| block.payload_at)
-    }
-}
-
-/// One block's rows.
-struct Decoded {
-    run: Run,
-    /// Where the first row begins in the payload.
-    first_at: usize,
-}
-
-/// In the order of the blocks.
-fn decode_all(blocks: &[Block], table: &TableState, threads: usize) -> Vec<Result<Decoded, Refused>> {
-    if threads == 1 || blocks.len() == 1 {
-        return blocks.iter().map(|block| decode(table, block)).collect();
-    }
-    let next = AtomicUsize::new(0);
-    let slots: Vec<Mutex<Option<Result<Decoded, Refused>>>> = blocks.iter().map(|_| Mutex::default()).collect();
-    let work = || {
-        while let Some((block, slot)) = {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            blocks.get(at).zip(slots.get(at))
-        } {
-            let decoded = decode(table, block);
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(decoded);
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads.min(blocks.len()) {
-            // Without another thread this one does it all.
-            let _ = thread::Builder::new().name("dictdb-load".to_owned()).spawn_scoped(scope, work);
-        }
-        work();
-    });
-    let taken = slots.into_iter().zip(blocks).map(|(slot, block)| {
-        let decoded = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-        decoded.unwrap_or_else(|| decode(table, block))
-    });
-    taken.collect()
 }
 
 /// Calls `each` with the names that the block's rows have, checked, and how many names that are.
@@ -173,7 +111,7 @@ struct BlockShape<'a> {
 }
 
 impl<'a> BlockShape<'a> {
-    fn read_all(table: &TableState, block: &'a Block, reader: &mut Reader<'a>) -> Result<Vec<Self>, Malformed> {
+    fn read_all(block: &'a Block, reader: &mut Reader<'a>) -> Result<Vec<Self>, Malformed> {
         let before = reader.clone();
         let mut shapes: Vec<Self> = Vec::new();
         let mut seen = HashSet::new();
@@ -182,37 +120,41 @@ impl<'a> BlockShape<'a> {
                 return Err(before.malformed("shapes that differ"));
             }
             let number = block.numbers.get(shapes.len()).copied().flatten();
-            let key_field = row::position(names, table.definition().primary_key())?.unwrap_or(count);
+            let key_field = row::position(names, block.table.definition().primary_key())?.unwrap_or(count);
             shapes.push(BlockShape { number, names, count, key_field });
             Ok(())
         })?;
         if shapes.is_empty() { Err(before.malformed("at least one shape in a block")) } else { Ok(shapes) }
     }
 
-    /// Checks the values of a row; gives its key.
-    fn admit(&self, table: &TableState, values: &[u8]) -> Result<Key, Mismatch> {
+    /// Reads the values of a row and checks them; gives its key and them.
+    fn admit(&self, table: &TableState, reader: &mut Reader<'a>) -> Result<(Key, &'a [u8]), Mismatch> {
+        let mut before = reader.clone();
+        let found = row::values(reader, self.count, self.key_field)?;
+        let values = before.take(before.remaining().saturating_sub(reader.remaining()))?;
+        let begin = reader.pos().saturating_sub(values.len());
         if self.names.len().saturating_add(values.len()) > ROW_BYTES_MAX {
-            return Err(Malformed { at: 0, expected: "a row of at most 256 MiB" }.into());
+            return Err(Malformed { at: begin, expected: "a row of at most 256 MiB" }.into());
         }
-        let found = row::values(&mut Reader::new(values), self.count, self.key_field)?;
-        match self.number.and_then(|number| table.shapes().get(number)) {
-            Some(shape) => table.admit_key(RowRef::Shaped { shape, values }, &found, None),
-            None => table.admit_key(RowRef::Split { names: self.names, values }, &found, None),
-        }
+        let row = match self.number.and_then(|number| table.shapes().get(number)) {
+            Some(shape) => RowRef::Shaped { shape, values },
+            None => RowRef::Split { names: self.names, values },
+        };
+        let key = table.admit_key(row, &found, None).map_err(|m| Mismatch { at: begin, ..m })?;
+        Ok((key, values))
     }
 }
 
 /// Checks the rows of one block, and that they are in order.
-fn decode(table: &TableState, block: &Block) -> Result<Decoded, Refused> {
+fn decode(block: &Block) -> Result<(Run, usize), Refused> {
     let malformed = |m: Malformed| (m.at, m.expected.to_owned());
     let mut reader = Reader::new(&block.payload);
-    let shapes = BlockShape::read_all(table, block, &mut reader).map_err(malformed)?;
+    let shapes = BlockShape::read_all(block, &mut reader).map_err(malformed)?;
     let count = reader.count(1).map_err(malformed)?;
     if count == 0 {
         return Err((reader.pos(), "at least one row in a block".to_owned()));
     }
-    let mut run = Run::default();
-    run.reserve(count, block.payload.len());
+    let mut run = RunWriter::new(&block.table);
     let (mut first_at, mut used) = (None, 0_usize);
     for _ in 0..count {
         let before = reader.clone();
@@ -223,20 +165,19 @@ fn decode(table: &TableState, block: &Block) -> Result<Decoded, Refused> {
             malformed(before.malformed("one of the shapes, each used for the first time in their order"))
         })?;
         used = used.max(index.saturating_add(1));
-        let values = reader.bytes().map_err(malformed)?;
-        let at = reader.pos().saturating_sub(values.len());
-        let key = shape.admit(table, values).map_err(|m| (at.saturating_add(m.at), m.expected))?;
+        let at = reader.pos();
+        let (key, values) = shape.admit(&block.table, &mut reader).map_err(|m| (m.at, m.expected))?;
         if run.last().is_some_and(|last| *last >= key) {
             return Err((at, not_behind(&key)));
         }
-        run.push(table, key, &Parts { number: shape.number, names: shape.names, values });
+        run.push(key, Parts { number: shape.number, names: shape.names, values });
         first_at = first_at.or(Some(at));
     }
     reader.finish().map_err(malformed)?;
     if used < shapes.len() {
         return Err((0, "no shape that no row has".to_owned()));
     }
-    Ok(Decoded { run, first_at: first_at.unwrap_or_default() })
+    Ok((run.finish(), first_at.unwrap_or_default()))
 }
 
 /// Gathers the rows of a block, and writes them with their names once each.
@@ -293,7 +234,7 @@ impl<'t> BlockWriter<'t> {
             if self.shapes.len() > 1 {
                 wire::put_u64(out, *shape as u64);
             }
-            wire::put_bytes(out, values);
+            out.extend_from_slice(values);
         }
         self.shapes.clear();
         self.by_number.clear();
@@ -314,6 +255,7 @@ mod tests {
 
     use super::*;
     use crate::definition::TableDefinition;
+    use crate::file::pipeline::with_threads;
     use crate::record;
 
     const BLOCK_AT: u64 = 1_000;
@@ -335,16 +277,17 @@ mod tests {
     /// Block `n` lies at `n` times [`BLOCK_AT`]. Gives what is told after each of them.
     fn load(threads: usize, payloads: &[Vec<u8>]) -> (TableState, Vec<(u64, u64)>, Result<()>) {
         let mut table = TableState::new("t", TableDefinition::new("id"));
-        let mut blocks = Blocks { threads, blocks: Vec::new(), bytes: 0, spare: Vec::new() };
-        for (n, payload) in payloads.iter().enumerate() {
-            let at = n as u64 * BLOCK_AT;
-            let mut buffer = blocks.buffer();
-            buffer.extend_from_slice(payload);
-            blocks.push(buffer, at, at + payload.len() as u64);
-        }
         let (mut told, mut last) = (Vec::new(), None);
-        let outcome = blocks.flush(Path::new("f"), &mut table, &mut last, |count, end| {
-            told.push((count, end));
+        let outcome = with_threads(threads, Block::decode, |blocks| {
+            for (n, payload) in payloads.iter().enumerate() {
+                let at = n as u64 * BLOCK_AT;
+                let block = Block::new(&mut table, payload.clone(), at, at + payload.len() as u64);
+                blocks.give(payload.len(), block);
+            }
+            while let Some(decoded) = blocks.next() {
+                let (count, end, _) = decoded.append_to(Path::new("f"), &mut table, &mut last)?;
+                told.push((count, end));
+            }
             Ok(())
         });
         (table, told, outcome)
@@ -384,7 +327,7 @@ mod tests {
         let payloads = [payload(0..10), payload(9..20), payload(20..30)];
         let (_, _, outcome) = load(3, &payloads);
         let error = outcome.unwrap_err();
-        assert!(matches!(error, Error::Corrupt { offset, .. } if offset == BLOCK_AT + 12), "{error}");
+        assert!(matches!(error, Error::Corrupt { offset, .. } if offset == BLOCK_AT + 11), "{error}");
         assert!(error.to_string().contains("comes after"), "{error}");
     }
 }

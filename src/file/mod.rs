@@ -7,6 +7,7 @@
 //! | `snapshot`, `delta` | full and delta backups in binary |
 //! | `json` | both in DictDB's JSON |
 //! | `source`, `sink` | reading with offsets; publishing whole or not at all |
+//! | `blocks`, `pipeline` | a snapshot's rows; the threads that decode them |
 //!
 //! Promise: nothing here trusts a byte. What is handed up has passed every check of SPEC.md, or is an error that names
 //! file and offset.
@@ -26,6 +27,7 @@ mod delta;
 pub(crate) mod header;
 pub(crate) mod json;
 pub(crate) mod name;
+mod pipeline;
 pub(crate) mod seal;
 pub(crate) mod sink;
 mod snapshot;

@@ -11,12 +11,12 @@ use std::path::Path;
 
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
-use crate::file::blocks::{BlockWriter, Blocks};
+use crate::file::blocks::{Block, BlockWriter, Decoded};
 use crate::file::container::{ContainerReader, ContainerWriter, Frame, Item};
 use crate::file::header::{FileKind, Header};
 use crate::file::sink::Sink;
-use crate::file::{Made, Origin};
-use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
+use crate::file::{Made, Origin, pipeline};
+use crate::frame::{self, FrameHeader, FrameKind};
 use crate::history::Seq;
 use crate::limits::{BLOCK_BYTES, NAME_BYTES_MAX};
 use crate::progress::Watch;
@@ -79,65 +79,70 @@ pub(crate) fn read(mut file: ContainerReader, watch: &Watch<'_>) -> Result<State
     let expected = file.peek_seal()?;
     let file_bytes = file.bytes();
     let mut open: Option<OpenTable> = None;
-    let mut blocks = Blocks::new(file_bytes);
     let mut records = 0_u64;
-    let mut flush = |open: &mut Option<OpenTable>, blocks: &mut Blocks| {
-        let Some(begin) = blocks.begins_at() else { return Ok(()) };
-        let Some(OpenTable { table, last, .. }) = open else {
-            return Err(Error::corrupt(
-                &path,
-                begin.saturating_sub(FRAME_HEADER_BYTES as u64),
-                "a table before its rows",
-            ));
-        };
-        blocks.flush(&path, table, last, |count, end| {
-            records = records.saturating_add(count);
-            watch.report(records, Some(expected.records), end, Some(file_bytes))
-        })
+    // Buffers that were read from.
+    let mut spare = Vec::new();
+    let mut take = |decoded: Decoded, open: &mut Option<OpenTable>, spare: &mut Vec<Vec<u8>>| {
+        let Some(OpenTable { table, last, .. }) = open else { return Ok(()) };
+        let (count, end, buffer) = decoded.append_to(&path, table, last)?;
+        spare.push(buffer);
+        records = records.saturating_add(count);
+        watch.report(records, Some(expected.records), end, Some(file_bytes))
     };
-    let seal = loop {
-        let at = file.offset();
-        let next = file.next();
-        if !matches!(&next, Ok(Item::Frame(frame)) if frame.header.kind == FrameKind::Rows) {
-            // What comes before it in the file is told before it.
-            flush(&mut open, &mut blocks)?;
-        }
-        match next? {
-            Item::Seal(seal) => {
-                OpenTable::close(open.take(), &mut state).map_err(|e| Error::corrupt(&path, at, e))?;
-                break seal;
-            }
-            Item::Frame(Frame { header, payload, payload_at }) => {
-                if header.seq != expected.seq || header.synced != Seq::ZERO {
-                    flush(&mut open, &mut blocks)?;
-                    return Err(Error::corrupt(&path, at, format!("a frame of seq {}", expected.seq)));
-                }
-                match header.kind {
-                    FrameKind::Table => {
-                        let malformed =
-                            |m: Malformed| Error::corrupt(&path, payload_at.saturating_add(m.at as u64), m.expected);
-                        let last = open.as_ref().map(|t| t.name.clone());
-                        OpenTable::close(open.take(), &mut state).map_err(|e| Error::corrupt(&path, at, e))?;
-                        let table = OpenTable::parse(payload).map_err(malformed)?;
-                        if last.is_some_and(|last| last >= table.name) {
-                            let expected = "a table whose name comes after the one before it";
-                            return Err(Error::corrupt(&path, payload_at, expected));
-                        }
-                        open = Some(table);
-                    }
-                    FrameKind::Rows => {
-                        let payload = file.take_payload(blocks.buffer());
-                        if blocks.push(payload, payload_at, file.offset()) {
-                            flush(&mut open, &mut blocks)?;
-                        }
-                    }
-                    FrameKind::Commit | FrameKind::Seal | FrameKind::Continued => {
-                        return Err(Error::corrupt(&path, at, "a frame of kind 2 (table) or 3 (rows)"));
-                    }
+    let seal = pipeline::with_threads(pipeline::threads_for(file_bytes), Block::decode, |blocks| {
+        loop {
+            let at = file.offset();
+            let next = file.next();
+            let sound = |header: &FrameHeader| header.seq == expected.seq && header.synced == Seq::ZERO;
+            let is_rows = |frame: &Frame<'_>| frame.header.kind == FrameKind::Rows && sound(&frame.header);
+            if !matches!(&next, Ok(Item::Frame(frame)) if is_rows(frame)) {
+                // What comes before it in the file is told before it.
+                while let Some(decoded) = blocks.next() {
+                    take(decoded, &mut open, &mut spare)?;
                 }
             }
+            match next? {
+                Item::Seal(seal) => {
+                    OpenTable::close(open.take(), &mut state).map_err(|e| Error::corrupt(&path, at, e))?;
+                    return Ok(seal);
+                }
+                Item::Frame(Frame { header, payload, payload_at }) => {
+                    if !sound(&header) {
+                        return Err(Error::corrupt(&path, at, format!("a frame of seq {}", expected.seq)));
+                    }
+                    match header.kind {
+                        FrameKind::Table => {
+                            let malformed = |m: Malformed| {
+                                Error::corrupt(&path, payload_at.saturating_add(m.at as u64), m.expected)
+                            };
+                            let last = open.as_ref().map(|t| t.name.clone());
+                            OpenTable::close(open.take(), &mut state).map_err(|e| Error::corrupt(&path, at, e))?;
+                            let table = OpenTable::parse(payload).map_err(malformed)?;
+                            if last.is_some_and(|last| last >= table.name) {
+                                let expected = "a table whose name comes after the one before it";
+                                return Err(Error::corrupt(&path, payload_at, expected));
+                            }
+                            open = Some(table);
+                        }
+                        FrameKind::Rows => {
+                            let Some(OpenTable { table, .. }) = &mut open else {
+                                return Err(Error::corrupt(&path, at, "a table before its rows"));
+                            };
+                            let payload = file.take_payload(spare.pop().unwrap_or_default());
+                            let bytes = payload.len();
+                            blocks.give(bytes, Block::new(table, payload, payload_at, file.offset()));
+                            while let Some(decoded) = blocks.ready() {
+                                take(decoded, &mut open, &mut spare)?;
+                            }
+                        }
+                        FrameKind::Commit | FrameKind::Seal | FrameKind::Continued => {
+                            return Err(Error::corrupt(&path, at, "a frame of kind 2 (table) or 3 (rows)"));
+                        }
+                    }
+                }
+            }
         }
-    };
+    })?;
     state.seq = seal.seq;
     state.time = seal.time;
     let at = file_bytes;

@@ -60,8 +60,7 @@ impl Source {
         if self.remaining() < length as u64 {
             return Err(self.cut_short(expected));
         }
-        out.clear();
-        out.resize(length, 0);
+        out.resize(length, 0); // what stands there is read over
         self.fill(out, expected)
     }
 

@@ -214,14 +214,17 @@ pub(super) fn rows_of(mut reader: Reader<'_>) -> Vec<(&[u8], &[u8])> {
         let mut shapes = Vec::new();
         for _ in 0..reader.count(1)? {
             let mut names = reader.clone();
-            row::names(&mut reader)?;
-            shapes.push(names.take(names.remaining() - reader.remaining())?);
+            let count = row::names(&mut reader)?;
+            let names = names.take(names.remaining() - reader.remaining())?;
+            shapes.push((names, count));
         }
         for _ in 0..reader.count(1)? {
             let shape = if shapes.len() > 1 { reader.u64()? } else { 0 };
-            let values = reader.bytes()?;
-            let names = usize::try_from(shape).ok().and_then(|shape| shapes.get(shape));
-            rows.push((*names.ok_or_else(|| reader.malformed("a shape"))?, values));
+            let shape = usize::try_from(shape).ok().and_then(|shape| shapes.get(shape));
+            let (names, count) = *shape.ok_or_else(|| reader.malformed("a shape"))?;
+            let mut values = reader.clone();
+            row::values(&mut reader, count, count)?;
+            rows.push((names, values.take(values.remaining() - reader.remaining())?));
         }
         Ok::<_, Malformed>(())
     };

@@ -328,7 +328,7 @@ fn key_twice() -> Vec<u8> {
     rows.extend_from_slice(names);
     rows.push(2);
     for _ in 0..2 {
-        wire::put_bytes(&mut rows, values);
+        rows.extend_from_slice(values);
     }
     joined([table, rows].into_iter())
 }

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 use super::key::key_after;
 use super::{KeyIn, RowRef, Tag, skip};
-use crate::wire::{Malformed, Reader, put_u64};
+use crate::wire::{Malformed, Reader, put_u64, u64_len};
 
 /// Shapes of one table: records with up to twelve fields that each may be there or not.
 const SHAPES_MAX: usize = 4_096;
@@ -329,6 +329,16 @@ impl RowCopy {
 }
 
 impl Parts<'_> {
+    /// Bytes that [`Parts::append_to`] appends.
+    #[inline]
+    pub(crate) fn stored_len(&self) -> usize {
+        let before = match self.number {
+            Some(number) => u64_len(number.saturating_add(1) as u64),
+            None => self.names.len().saturating_add(1),
+        };
+        before.saturating_add(self.values.len())
+    }
+
     /// What a table holds: the number of the shape, counted from 1, and the values; or 0, the names and the values.
     #[inline]
     pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
@@ -375,6 +385,7 @@ mod tests {
             assert_eq!(decode_record(shapes.row(bytes)).as_ref(), Ok(record));
             assert_eq!(shapes.summary(bytes), *summary);
             let parts = shapes.parts(bytes);
+            assert_eq!(parts.stored_len(), bytes.len());
             assert_eq!([parts.names, parts.values].concat(), row(record));
         }
     }

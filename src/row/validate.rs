@@ -33,8 +33,7 @@ pub(crate) fn names(reader: &mut Reader<'_>) -> Result<usize, Malformed> {
     Ok(count)
 }
 
-/// The values of a row with so many names, which are all that is left; what the one in `key_field` is as a key. Runs for
-/// every row that is restored.
+/// The values of a row with so many names; what the one in `key_field` is as a key. Runs for every row that is restored.
 pub(crate) fn values<'a>(reader: &mut Reader<'a>, count: usize, key_field: usize) -> Result<KeyIn<'a>, Malformed> {
     let mut key = KeyIn::Missing;
     for field in 0..count {
@@ -43,10 +42,14 @@ pub(crate) fn values<'a>(reader: &mut Reader<'a>, count: usize, key_field: usize
             let mut ahead = reader.clone();
             let tag = Tag::read(&mut ahead)?;
             key = key_after(tag, &mut ahead, field, at)?;
+            if matches!(key, KeyIn::Int { .. } | KeyIn::Str { .. }) {
+                // Read as a key it is checked as a value, too.
+                *reader = ahead;
+                continue;
+            }
         }
         value(reader, 1)?;
     }
-    reader.finish()?;
     Ok(key)
 }
 
@@ -63,7 +66,18 @@ fn name<'a>(reader: &mut Reader<'a>, names: &mut Names<'a>) -> Result<(), Malfor
     Ok(())
 }
 
+#[inline(never)]
+fn list(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+    let depth = deeper(reader, depth)?;
+    for _ in 0..reader.count(VALUE_BYTES_MIN)? {
+        value(reader, depth)?;
+    }
+    Ok(())
+}
+
+#[inline(never)]
 fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+    let depth = deeper(reader, depth)?;
     let mut names = Names::new();
     for _ in 0..reader.count(FIELD_BYTES_MIN)? {
         name(reader, &mut names)?;
@@ -72,6 +86,8 @@ fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// Inline, so that only containers are a call.
+#[inline(always)]
 fn value(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
     match Tag::read(reader)? {
         Tag::Null => {}
@@ -80,16 +96,8 @@ fn value(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
         Tag::UInt => drop(read_uint(reader)?),
         Tag::Float => drop(reader.take(8)?),
         Tag::Str => drop(reader.utf8()?),
-        Tag::List => {
-            let depth = deeper(reader, depth)?;
-            for _ in 0..reader.count(VALUE_BYTES_MIN)? {
-                value(reader, depth)?;
-            }
-        }
-        Tag::Dict => {
-            let depth = deeper(reader, depth)?;
-            dict(reader, depth)?;
-        }
+        Tag::List => list(reader, depth)?,
+        Tag::Dict => dict(reader, depth)?,
     }
     Ok(())
 }

@@ -198,8 +198,10 @@ fn with_row(parts: &Parts, names: &[u8], values: &[u8]) -> Parts {
     let (old_names, rows) = (payload[start..names_end].to_vec(), payload[names_end..].to_vec());
     let (count, mut rest) = (rows[0], &rows[1..]);
     let mut old_values = Vec::new();
-    while let Some((&length, behind)) = rest.split_first() {
-        let (values, behind) = behind.split_at(length.into());
+    while !rest.is_empty() {
+        // A text below 128 bytes with its tag and length, a float, and a key below 64.
+        assert_eq!((rest[0], rest[2 + usize::from(rest[1])]), (5, 4), "name, sum, id");
+        let (values, behind) = rest.split_at(2 + usize::from(rest[1]) + 9 + 2);
         old_values.push(values);
         rest = behind;
     }
@@ -211,7 +213,6 @@ fn with_row(parts: &Parts, names: &[u8], values: &[u8]) -> Parts {
             payload.push(u8::from(n > 0));
         }
         let values = if n == 0 { values } else { old };
-        payload.extend(varint(values.len() as u64));
         payload.extend_from_slice(values);
     }
     forged

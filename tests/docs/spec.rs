@@ -196,7 +196,7 @@ fn a_reader_written_after_the_specification_alone_finds_every_checksum_right() {
             assert_eq!(rows.short(), 1, "one shape");
             let names = rows.names();
             assert_eq!(rows.short(), 1, "one row");
-            ((names, rows.prefixed()), next_key)
+            ((names, rows.0), next_key)
         } else {
             let mut commit = Fields(payloads[&1]);
             commit.take(8);
