@@ -114,8 +114,12 @@ pub(super) fn partition<K>(keys: &[K], is_before: impl Fn(&K) -> bool) -> usize 
     if size_of::<K>() > size_of::<u64>() {
         return keys.partition_point(is_before);
     }
-    let strides = keys.chunks_exact(STRIDE).filter(|chunk| chunk.last().is_some_and(&is_before)).count();
-    let from = strides.saturating_mul(STRIDE);
-    let rest = keys.iter().skip(from).take(STRIDE).filter(|key| is_before(key)).count();
+    let (strides, _) = keys.as_chunks::<STRIDE>();
+    let from = strides.iter().filter(|[.., last]| is_before(last)).count().saturating_mul(STRIDE);
+    let rest = keys.get(from..).unwrap_or_default();
+    let rest = match rest.first_chunk::<STRIDE>() {
+        Some(rest) => rest.iter().filter(|key| is_before(key)).count(),
+        None => rest.iter().filter(|key| is_before(key)).count(),
+    };
     from.saturating_add(rest)
 }
