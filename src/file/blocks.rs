@@ -8,7 +8,7 @@
 //!
 //! Decoding, a round gathers a few megabytes of blocks; threads take one after the other, check and copy its rows; then the rows go
 //! into the table in the order of the file, and the first mistake in that order is the one told. Memory is bounded by
-//! the round.
+//! the round. Compressed blocks are first decompressed, by the same threads.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
@@ -18,6 +18,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::error::{Error, Result};
+use crate::file::compression;
+use crate::frame::FrameKind;
 use crate::limits::ROW_BYTES_MAX;
 use crate::row::{self, Parts, RowRef};
 use crate::state::{Mismatch, Run, TableState};
@@ -25,14 +27,17 @@ use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
 
 /// A round ends with the block that reaches this many bytes.
-const ROUND_BYTES: usize = 4 << 20;
+pub(crate) const ROUND_BYTES: usize = 4 << 20;
 /// More threads than this wait for the reading.
 const THREADS_MAX: usize = 8;
+/// The threads' name.
+const LOADING: &str = "dictdb-load";
 
 /// A block as it stands in the file.
-#[derive(Default)]
 struct Block {
     payload: Vec<u8>,
+    /// Of a compressed block: what it decompresses to, or why it does not.
+    decompressed: Option<Result<Vec<u8>, Refused>>,
     /// The numbers that its shapes have in the table.
     numbers: Vec<Option<usize>>,
     payload_at: u64,
@@ -42,6 +47,32 @@ struct Block {
 
 /// Why a block is none, and where in its payload.
 type Refused = (usize, String);
+
+impl Block {
+    fn decompress(&mut self) {
+        if let Some(Ok(out)) = &mut self.decompressed
+            && let Err(m) = compression::decompress(&self.payload, out)
+        {
+            self.decompressed = Some(Err((m.at, m.expected.to_owned())));
+        }
+    }
+
+    /// Names and rows.
+    fn rows(&self) -> Result<&[u8], Refused> {
+        match &self.decompressed {
+            None => Ok(&self.payload),
+            Some(rows) => rows.as_deref().map_err(Clone::clone),
+        }
+    }
+
+    fn corrupt(&self, path: &Path, (at, expected): Refused) -> Error {
+        if let Some(Ok(_)) = self.decompressed {
+            let expected = format!("{expected}, at byte {at} of what the compressed block holds");
+            return Error::corrupt(path, self.payload_at, expected);
+        }
+        Error::corrupt(path, self.payload_at.saturating_add(at as u64), expected)
+    }
+}
 
 /// The blocks of one round.
 pub(crate) struct Blocks {
@@ -55,7 +86,6 @@ pub(crate) struct Blocks {
 impl Blocks {
     /// For a file of so many bytes: a small one is not worth a thread.
     pub(crate) fn new(file_bytes: u64) -> Blocks {
-        let cores = || thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
         let threads = if file_bytes > ROUND_BYTES as u64 { cores() } else { 1 };
         Blocks { threads, blocks: Vec::new(), bytes: 0, spare: Vec::new() }
     }
@@ -65,10 +95,12 @@ impl Blocks {
         self.spare.pop().unwrap_or_default()
     }
 
-    /// Takes a block in. Says whether the round is full.
-    pub(crate) fn push(&mut self, payload: Vec<u8>, payload_at: u64, end: u64) -> bool {
-        self.bytes = self.bytes.saturating_add(payload.len());
-        self.blocks.push(Block { payload, numbers: Vec::new(), payload_at, end });
+    /// Takes a block in, of one of the kinds of rows frames. Says whether the round is full.
+    pub(crate) fn push(&mut self, kind: FrameKind, payload: Vec<u8>, payload_at: u64, end: u64) -> bool {
+        let decompressed = (kind == FrameKind::CompressedRows).then(|| Ok(self.buffer()));
+        let holds = if decompressed.is_some() { compression::decompressed_bytes(&payload) } else { 0 };
+        self.bytes = self.bytes.saturating_add(holds.max(payload.len()));
+        self.blocks.push(Block { payload, decompressed, numbers: Vec::new(), payload_at, end });
         self.threads == 1 || self.bytes >= ROUND_BYTES
     }
 
@@ -80,27 +112,29 @@ impl Blocks {
         last: &mut Option<Key>,
         mut each: impl FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
+        decompress_all(&mut self.blocks, self.threads);
         for block in &mut self.blocks {
+            let mut numbers = Vec::new();
             // Where that is malformed, decoding the block says so.
-            let _ = for_each_shape(&mut Reader::new(&block.payload), |names, _| {
-                block.numbers.push(table.shape_number(names));
+            let _ = for_each_shape(&mut Reader::new(block.rows().unwrap_or_default()), |names, _| {
+                numbers.push(table.shape_number(names));
                 Ok(())
             });
+            block.numbers = numbers;
         }
         let decoded = decode_all(&self.blocks, table, self.threads);
         for (block, decoded) in self.blocks.drain(..).zip(decoded) {
-            let refused =
-                |(at, expected): Refused| Error::corrupt(path, block.payload_at.saturating_add(at as u64), expected);
-            let Decoded { run, first_at } = decoded.map_err(refused)?;
+            let Decoded { run, first_at } = decoded.map_err(|refused| block.corrupt(path, refused))?;
             if let (Some(last), Some(first)) = (&*last, run.first())
                 && last >= first
             {
-                return Err(refused((first_at, not_behind(first))));
+                return Err(block.corrupt(path, (first_at, not_behind(first))));
             }
             *last = run.last().cloned().or_else(|| last.take());
             let count = run.len() as u64;
             table.append(&run);
             self.spare.push(block.payload);
+            self.spare.extend(block.decompressed.and_then(Result::ok));
             each(count, block.end)?;
         }
         self.bytes = 0;
@@ -120,6 +154,34 @@ struct Decoded {
     first_at: usize,
 }
 
+/// How many threads are worth it.
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX)
+}
+
+/// Does the work on this thread and on others.
+pub(crate) fn on_threads(name: &str, threads: usize, work: impl Fn() + Sync) {
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without another thread this one does it all.
+            let _ = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, &work);
+        }
+        work();
+    });
+}
+
+/// Decompresses those that are compressed.
+fn decompress_all(blocks: &mut [Block], threads: usize) {
+    let compressed = blocks.iter().filter(|block| block.decompressed.is_some()).count();
+    let next = Mutex::new(blocks.iter_mut());
+    let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
+    on_threads(LOADING, threads.min(compressed), || {
+        while let Some(block) = take() {
+            block.decompress();
+        }
+    });
+}
+
 /// In the order of the blocks.
 fn decode_all(blocks: &[Block], table: &TableState, threads: usize) -> Vec<Result<Decoded, Refused>> {
     if threads == 1 || blocks.len() == 1 {
@@ -136,13 +198,7 @@ fn decode_all(blocks: &[Block], table: &TableState, threads: usize) -> Vec<Resul
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(decoded);
         }
     };
-    thread::scope(|scope| {
-        for _ in 1..threads.min(blocks.len()) {
-            // Without another thread this one does it all.
-            let _ = thread::Builder::new().name("dictdb-load".to_owned()).spawn_scoped(scope, work);
-        }
-        work();
-    });
+    on_threads(LOADING, threads.min(blocks.len()), work);
     let taken = slots.into_iter().zip(blocks).map(|(slot, block)| {
         let decoded = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
         decoded.unwrap_or_else(|| decode(table, block))
@@ -205,14 +261,15 @@ impl<'a> BlockShape<'a> {
 /// Checks the rows of one block, and that they are in order.
 fn decode(table: &TableState, block: &Block) -> Result<Decoded, Refused> {
     let malformed = |m: Malformed| (m.at, m.expected.to_owned());
-    let mut reader = Reader::new(&block.payload);
+    let payload = block.rows()?;
+    let mut reader = Reader::new(payload);
     let shapes = BlockShape::read_all(table, block, &mut reader).map_err(malformed)?;
     let count = reader.count(1).map_err(malformed)?;
     if count == 0 {
         return Err((reader.pos(), "at least one row in a block".to_owned()));
     }
     let mut run = Run::default();
-    run.reserve(count, block.payload.len());
+    run.reserve(count, payload.len());
     let (mut first_at, mut used) = (None, 0_usize);
     for _ in 0..count {
         let before = reader.clone();
@@ -334,13 +391,20 @@ mod tests {
 
     /// Block `n` lies at `n` times [`BLOCK_AT`]. Gives what is told after each of them.
     fn load(threads: usize, payloads: &[Vec<u8>]) -> (TableState, Vec<(u64, u64)>, Result<()>) {
+        load_each(threads, payloads.iter().map(|payload| (FrameKind::Rows, payload)))
+    }
+
+    fn load_each<'a>(
+        threads: usize,
+        payloads: impl Iterator<Item = (FrameKind, &'a Vec<u8>)>,
+    ) -> (TableState, Vec<(u64, u64)>, Result<()>) {
         let mut table = TableState::new("t", TableDefinition::new("id"));
         let mut blocks = Blocks { threads, blocks: Vec::new(), bytes: 0, spare: Vec::new() };
-        for (n, payload) in payloads.iter().enumerate() {
+        for (n, (kind, payload)) in payloads.enumerate() {
             let at = n as u64 * BLOCK_AT;
             let mut buffer = blocks.buffer();
             buffer.extend_from_slice(payload);
-            blocks.push(buffer, at, at + payload.len() as u64);
+            blocks.push(kind, buffer, at, at + payload.len() as u64);
         }
         let (mut told, mut last) = (Vec::new(), None);
         let outcome = blocks.flush(Path::new("f"), &mut table, &mut last, |count, end| {
@@ -386,5 +450,71 @@ mod tests {
         let error = outcome.unwrap_err();
         assert!(matches!(error, Error::Corrupt { offset, .. } if offset == BLOCK_AT + 12), "{error}");
         assert!(error.to_string().contains("comes after"), "{error}");
+    }
+
+    fn compressed(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = payload.to_vec();
+        assert!(compression::Compressor::new().compress(&mut bytes, 0));
+        bytes
+    }
+
+    #[test]
+    fn compressed_blocks_among_others_give_the_same_rows_whoever_decompresses_them() {
+        let payloads: Vec<_> = (0..20).map(|n| payload(n * 100..n * 100 + 100 - n)).collect();
+        let (plain, ..) = load(1, &payloads);
+        let mixed: Vec<_> = (payloads.iter().enumerate())
+            .map(|(n, payload)| match n % 3 {
+                0 => (FrameKind::Rows, payload.clone()),
+                _ => (FrameKind::CompressedRows, compressed(payload)),
+            })
+            .collect();
+        for threads in 1..6 {
+            let (table, told, outcome) = load_each(threads, mixed.iter().map(|(kind, payload)| (*kind, payload)));
+            outcome.unwrap();
+            assert_eq!(told.len(), payloads.len());
+            assert!(table.rows().iter().eq(plain.rows().iter()));
+            assert_eq!((table.next_key(), table.row_bytes()), (plain.next_key(), plain.row_bytes()));
+        }
+    }
+
+    #[test]
+    fn of_compressed_blocks_too_the_first_mistake_in_the_order_of_the_file_is_told() {
+        let sound: Vec<_> = (0..12).map(|n| payload(n * 10..n * 10 + 10)).collect();
+        let in_the_rows = compressed(&[&sound[5][..], b"behind the rows"].concat());
+        let in_the_lz4 = {
+            let mut bytes = compressed(&sound[5]);
+            bytes.pop();
+            bytes
+        };
+        let length = sound[5].len();
+        for (damaged, offset, expected) in [
+            (in_the_rows, 0, format!("at byte {length} of what the compressed block holds")),
+            (in_the_lz4, 2, "an LZ4 block of as many bytes as are stated before it".to_owned()),
+            (sound[5].clone(), 0, "more bytes than the compressed block has".to_owned()),
+        ] {
+            let mut payloads: Vec<_> = sound.iter().map(|payload| compressed(payload)).collect();
+            payloads[5] = damaged;
+            payloads[9].clear();
+            for threads in 1..5 {
+                let blocks = payloads.iter().map(|payload| (FrameKind::CompressedRows, payload));
+                let (table, _, outcome) = load_each(threads, blocks);
+                let error = outcome.unwrap_err();
+                assert!(matches!(error, Error::Corrupt { offset: o, .. } if o == 5 * BLOCK_AT + offset), "{error}");
+                assert!(error.to_string().contains(&expected), "{error}");
+                assert_eq!(table.rows().len(), 50);
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_is_full_by_what_its_blocks_decompress_to_and_no_lie_about_that_counts() {
+        let block = vec![7; ROUND_BYTES / 2];
+        let push = |payload: Vec<u8>| {
+            let mut blocks = Blocks { threads: 2, blocks: Vec::new(), bytes: 0, spare: Vec::new() };
+            (1..10).find(|_| blocks.push(FrameKind::CompressedRows, payload.clone(), 0, 0))
+        };
+        assert_eq!(push(compressed(&block)), Some(2));
+        let lie = [&[0xFF, 0xFF, 0xFF, 0x7F][..], &compressed(&block)[4..]].concat();
+        assert_eq!(push(lie), None);
     }
 }
