@@ -16,6 +16,7 @@ use std::path::Path;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::file::compression::{self, Compression, Compressor};
 use crate::file::header::{FileKind, HEADER_BYTES, Header};
 use crate::file::name::{BackupFormat, BackupKind};
 use crate::file::seal::Seal;
@@ -151,7 +152,7 @@ pub fn snapshot_binary(data: &[u8]) -> bool {
     assert_eq!(summary.history.map(|h| h.end), history_of(&file, &state), "the seal says what the backup holds");
     if file.first() == Some(&0x89) {
         let again = write_full(BackupFormat::Binary, &state, origin_of(&file)).expect("memory takes every file");
-        // How rows are split into blocks is the writer's choice: one frame a table at this size.
+        // How rows are split into blocks, and compressed, is the writer's choice: one plain frame a table at this size.
         let blocks = frames_of(&file).filter(|frame| frame[0] == FrameKind::Rows as u8).count();
         let filled = state.tables().filter(|(_, table)| table.len() > 0).count();
         if blocks == filled && file.len() < crate::limits::BLOCK_BYTES {
@@ -193,6 +194,7 @@ pub fn frame(data: &[u8]) -> bool {
             FrameKind::Commit => commit_payload(parsed.seq, payload),
             FrameKind::Table => table_payload(payload),
             FrameKind::Rows => rows_payload(payload),
+            FrameKind::CompressedRows => compressed_payload(payload),
             FrameKind::Seal | FrameKind::Continued => Seal::decode(&parsed, payload).is_some_and(|seal| {
                 assert_eq!(
                     seal.encode_as(parsed.kind, LINEAGE, parsed.synced),
@@ -283,7 +285,11 @@ fn written(fill: impl FnOnce(&mut Sink) -> Result<Made>) -> Result<Vec<u8>> {
 }
 
 fn write_full(format: BackupFormat, state: &State, origin: Origin) -> Result<Vec<u8>> {
-    written(|sink| file::write_full(format, sink, state, &origin, &watch(Stage::WritingFull)))
+    write_compressed(format, Compression::None, state, origin)
+}
+
+fn write_compressed(format: BackupFormat, compression: Compression, state: &State, origin: Origin) -> Result<Vec<u8>> {
+    written(|sink| file::write_full(format, compression, sink, state, &origin, &watch(Stage::WritingFull)))
 }
 
 fn write_delta(format: BackupFormat, slice: &RingSlice, state: &State, origin: Origin) -> Result<Vec<u8>> {
@@ -316,14 +322,19 @@ const NO_ORIGIN: Origin = Origin { base: None, created: Timestamp::from_micros(-
 
 /// Any state goes through either format and comes back the same, and is then written as the same bytes.
 fn same_snapshot_again(state: &State) {
-    for format in [BackupFormat::Binary, BackupFormat::Json] {
-        let file = match write_full(format, state, NO_ORIGIN) {
+    for (format, compression) in [
+        (BackupFormat::Binary, Compression::None),
+        (BackupFormat::Binary, Compression::Lz4),
+        (BackupFormat::Json, Compression::None),
+    ] {
+        let write = |state| write_compressed(format, compression, state, NO_ORIGIN);
+        let file = match write(state) {
             Ok(file) => file,
             Err(error) => return assert_not_representable(&error, format, state),
         };
         let again = load(&file, Trust::default()).unwrap_or_else(|| panic!("{format:?} of {state:?} is refused"));
         assert_eq!((again.identity, again.time, again.point()), (state.identity, state.time, state.point()));
-        let twice = write_full(format, &again, NO_ORIGIN).expect("it was written before");
+        let twice = write(&again).expect("it was written before");
         assert!(twice == file, "{format:?} of {state:?} is written in two ways");
     }
 }
@@ -413,6 +424,16 @@ fn table_payload(payload: &[u8]) -> bool {
     wire::put_u64(&mut again, rows);
     assert_eq!(again, payload, "a table is written again as the same bytes");
     true
+}
+
+/// The payload of a snapshot's compressed rows frame: what it decompresses to.
+fn compressed_payload(payload: &[u8]) -> bool {
+    let Ok(block) = compression::decompressed(payload) else { return false };
+    let mut again = block.clone();
+    if Compressor::new().compress(&mut again, 0) {
+        assert_eq!(compression::decompressed(&again), Ok(block.clone()), "what was compressed decompresses");
+    }
+    rows_payload(&block)
 }
 
 /// The payload of a snapshot's rows frame: every row that is one goes through everything that reads rows.

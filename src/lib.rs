@@ -52,7 +52,8 @@
 //! - A restored database has the [`Digest`] that the live one had at that [`Seq`]: every record, value, type, field
 //!   order, definition and automatic key. A changed byte in a file is an [`Error::Corrupt`] that names file and offset.
 //! - A backup that fails changes nothing, counts, and is told to the callback; the next one holds all it would have.
-//! - No bytes from outside panic, hang, or take memory out of proportion. There is no unsafe code.
+//! - No bytes from outside panic, hang, or take memory out of proportion (a compressed block is at most 255 times its
+//!   bytes, and 16 MiB). There is no unsafe code.
 //!
 //! # What it does not
 //!
@@ -65,7 +66,7 @@
 //! - No queries beyond keys, ranges and iterators.
 //! - JSON backups hold no NaN or infinity (an error, not a null), and none at all where a crate of the program turns on
 //!   serde_json's `arbitrary_precision` (an error when they are read). The binary format knows neither limit.
-//! - Checksums find accidents, not forgeries. Backups are never deleted; nothing is compressed or encrypted.
+//! - Checksums find accidents, not forgeries. Backups are never deleted; nothing is encrypted.
 //!
 //! # Where to look
 //!
@@ -76,7 +77,7 @@
 //! | its state | [`DictDb::open_report`], [`DictDb::durability_report`], [`DictDb::open_read_only`] |
 //! | bounding its log | [`DictDb::checkpoint`], [`CheckpointPolicy`] |
 //! | data | [`Record`], [`record!`], [`Value`], [`Key`], [`Schema`] |
-//! | backups | [`BackupManager`], [`list_backups`], [`DictDb::save`] |
+//! | backups | [`BackupManager`], [`Compression`], [`list_backups`], [`DictDb::save`] |
 //! | getting it back | [`restore`], [`RestoreOptions::restore_into`], [`DictDb::load`], [`DictDb::apply_delta`] |
 //! | failures | [`Error`] |
 //! | tests of your own | [`MemoryStorage`], [`Storage`], [`ManualClock`]; `sim`, a disk that crashes (feature `sim`) |
@@ -141,6 +142,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use db::{Builder, Commits, DictDb};
 pub use definition::{FieldType, Schema, TableDefinition};
 pub use error::{DamagedBackup, Error, Result};
+pub use file::compression::Compression;
 pub use file::name::{BackupFormat, BackupKind, ParseFormatError};
 pub use history::{Digest, Lineage, Point, Seq, Timestamp};
 pub use mutation::{Commit, Mutation};

@@ -18,6 +18,9 @@ pub(crate) const NAME_BYTES_MAX: usize = 64 << 10;
 /// A snapshot's block of rows is closed once its payload reaches this many bytes.
 pub(crate) const BLOCK_BYTES: usize = 256 << 10;
 
+/// Bytes that a compressed block of rows decompresses to; a larger one is not compressed.
+pub(crate) const COMPRESSED_BLOCK_BYTES_MAX: usize = 16 << 20;
+
 /// The ring's bytes where nobody says otherwise.
 pub(crate) const RING_BYTES_DEFAULT: usize = 64 << 20;
 

@@ -44,6 +44,8 @@ const RARE: &[&str] = &[
     "typed operations",
     "fulls json",
     "fulls binary",
+    "blocks",
+    "compressed blocks",
     "deltas json",
     "deltas binary",
     "empty deltas",

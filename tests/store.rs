@@ -5,6 +5,8 @@
 mod backups;
 #[path = "store/basics.rs"]
 mod basics;
+#[path = "store/compression.rs"]
+mod compression;
 #[path = "store/damage.rs"]
 mod damage;
 #[path = "store/damage_shapes.rs"]

@@ -7,6 +7,7 @@ use crate::backup::catalog::{self, Catalog, Entry, Tip};
 use crate::backup::report::{BackupReport, LastBackup, Promotion};
 use crate::db::{self, DictDb};
 use crate::error::{Error, Result};
+use crate::file::compression::Compression;
 use crate::file::name::{BackupFormat, BackupKind, BackupName, Stamp};
 use crate::file::sink::{Existing, Sink, publish};
 use crate::file::{self, Made, Origin, Trust};
@@ -29,6 +30,8 @@ pub(crate) enum Wanted {
 pub(crate) struct Settings {
     pub(crate) dir: PathBuf,
     pub(crate) format: BackupFormat,
+    /// Of full backups in binary.
+    pub(crate) compression: Compression,
     pub(crate) incremental: bool,
     pub(crate) max_deltas_before_full: u32,
     pub(crate) progress: Option<Box<ProgressFn>>,
@@ -177,7 +180,7 @@ impl Chain {
         let base = self.newest;
         let (name, path, made, bytes) = self.write(settings, db, BackupKind::Full, base, |sink, origin, path| {
             let watch = Watch::new(settings.progress.as_deref(), Stage::WritingFull, path);
-            file::write_full(settings.format, sink, state, origin, &watch)
+            file::write_full(settings.format, settings.compression, sink, state, origin, &watch)
         })?;
         self.advance(db, state.point(), 0, vec![name], &path);
         let report = report(settings, db, started, &name, path, state.seq, made, bytes);

@@ -13,6 +13,7 @@ use crate::backup::report::{BackupReport, BackupStatus, LastBackup, Notified};
 use crate::backup::schedule::{Cause, Schedule, Step};
 use crate::db::DictDb;
 use crate::error::{Error, Result};
+use crate::file::compression::Compression;
 use crate::file::name::BackupFormat;
 use crate::file::sink::create_dir;
 use crate::progress::{Progress, ProgressFn};
@@ -88,6 +89,7 @@ pub struct BackupManagerBuilder {
     dir: PathBuf,
     backup_interval: Duration,
     file_format: BackupFormat,
+    compression: Compression,
     min_backup_interval: Duration,
     on_failure: Option<Box<FailureFn>>,
     incremental: bool,
@@ -106,6 +108,13 @@ impl BackupManagerBuilder {
     /// JSON (unless said otherwise), which DictDB reads too, or binary.
     pub fn file_format(mut self, format: BackupFormat) -> Self {
         self.file_format = format;
+        self
+    }
+
+    /// Whether full backups are compressed; `None` unless said otherwise. For the binary format only: a backup in JSON is
+    /// to be read with nothing but an editor. Deltas stay as the log has them.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
         self
     }
 
@@ -153,11 +162,16 @@ impl BackupManagerBuilder {
     /// database's history, the manager goes on with it.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::InvalidSetting`] for an interval of zero.
+    /// [`Error::Io`]; [`Error::InvalidSetting`] for an interval of zero, and for compression of JSON.
     pub fn build(self) -> Result<BackupManager> {
         if self.backup_interval.is_zero() {
             let problem = "must be longer than zero, or backups would never pause".to_owned();
             return Err(Error::InvalidSetting { setting: "backup_interval", problem });
+        }
+        if self.compression != Compression::None && self.file_format == BackupFormat::Json {
+            let problem =
+                "JSON is not compressed: use file_format(BackupFormat::Binary), or Compression::None".to_owned();
+            return Err(Error::InvalidSetting { setting: "compression", problem });
         }
         if store::is_store(&*self.storage, &self.dir) {
             return Err(Error::StoreDirectory { dir: self.dir });
@@ -169,6 +183,7 @@ impl BackupManagerBuilder {
         let settings = Settings {
             dir: self.dir,
             format: self.file_format,
+            compression: self.compression,
             incremental: self.incremental,
             max_deltas_before_full: self.max_deltas_before_full,
             progress: self.progress.map(unpanicking),
@@ -195,6 +210,7 @@ impl fmt::Debug for BackupManagerBuilder {
             .field("dir", &self.dir)
             .field("backup_interval", &self.backup_interval)
             .field("file_format", &self.file_format)
+            .field("compression", &self.compression)
             .field("min_backup_interval", &self.min_backup_interval)
             .field("on_backup_failure", &self.on_failure.is_some())
             .field("incremental", &self.incremental)
@@ -219,6 +235,7 @@ impl BackupManager {
             dir: dir.as_ref().to_owned(),
             backup_interval: Duration::from_secs(300),
             file_format: BackupFormat::Json,
+            compression: Compression::None,
             min_backup_interval: Duration::from_secs(5),
             on_failure: None,
             incremental: false,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::db::{self, Builder, DictDb};
 use crate::error::{Error, Result};
+use crate::file::compression::Compression;
 use crate::file::name::{BackupFormat, BackupKind};
 use crate::file::sink::{Existing, publish};
 use crate::file::{self, Origin, Trust};
@@ -97,7 +98,7 @@ impl DictDb {
         let origin = Origin { base: None, created: db::now(self) };
         let watch = Watch::new(None, Stage::WritingFull, file);
         let (_, bytes) = publish(&DiskStorage, file, Existing::Replace, |sink| {
-            file::write_full(format, sink, &state, &origin, &watch)
+            file::write_full(format, Compression::None, sink, &state, &origin, &watch)
         })?;
         Ok(bytes)
     }

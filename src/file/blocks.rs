@@ -9,12 +9,15 @@
 //! Values say where they end: the check of a row finds where the next one begins.
 //!
 //! Each block is decoded on its own, into leaves as its table's tree has them; in the order of the file these are put behind
-//! one another, and the first mistake in that order is the one told.
+//! one another, and the first mistake in that order is the one told. A compressed block is decompressed where its shapes
+//! are looked up, before it is given to a thread.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::file::compression;
+use crate::frame::FrameKind;
 use crate::limits::ROW_BYTES_MAX;
 use crate::row::{self, Parts, RowRef};
 use crate::state::{Mismatch, Run, RunWriter, TableState};
@@ -24,6 +27,8 @@ use crate::wire::{self, Malformed, Reader};
 /// A block as it stands in the file, and what it takes to check its rows.
 pub(crate) struct Block {
     payload: Vec<u8>,
+    /// Of a compressed block: what it decompresses to, or why it does not.
+    decompressed: Option<Result<Vec<u8>, Refused>>,
     payload_at: u64,
     /// Where the file's reader is behind it.
     end: u64,
@@ -38,29 +43,53 @@ type Refused = (usize, String);
 
 /// What was made of a block.
 pub(crate) struct Decoded {
-    payload: Vec<u8>,
-    payload_at: u64,
-    end: u64,
+    block: Block,
     /// The rows, and where the first one begins in the payload.
     rows: Result<(Run, usize), Refused>,
 }
 
 impl Block {
-    /// One of this table, at `payload_at` in a file whose reader is at `end` behind it.
-    pub(crate) fn new(table: &mut TableState, payload: Vec<u8>, payload_at: u64, end: u64) -> Block {
+    /// One of this table, of one of the kinds of rows frames, at `payload_at` in a file whose reader is at `end` behind it.
+    pub(crate) fn new(table: &mut TableState, kind: FrameKind, payload: Vec<u8>, payload_at: u64, end: u64) -> Block {
+        let decompressed = (kind == FrameKind::CompressedRows)
+            .then(|| compression::decompressed(&payload).map_err(|m| (m.at, m.expected.to_owned())));
+        let rows = match &decompressed {
+            None => &payload,
+            Some(rows) => rows.as_ref().map_or(const { &Vec::new() }, |rows| rows),
+        };
         let mut numbers = Vec::new();
         // Where that is malformed, decoding the block says so.
-        let _ = for_each_shape(&mut Reader::new(&payload), |names, _| {
+        let _ = for_each_shape(&mut Reader::new(rows), |names, _| {
             numbers.push(table.shape_number(names));
             Ok(())
         });
-        Block { payload, payload_at, end, table: table.without_rows(), numbers }
+        Block { payload, decompressed, payload_at, end, table: table.without_rows(), numbers }
+    }
+
+    /// Bytes that it takes to decode it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows().map_or(0, <[u8]>::len)
+    }
+
+    /// Names and rows.
+    fn rows(&self) -> Result<&[u8], Refused> {
+        match &self.decompressed {
+            None => Ok(&self.payload),
+            Some(rows) => rows.as_deref().map_err(Clone::clone),
+        }
+    }
+
+    fn corrupt(&self, path: &Path, (at, expected): Refused) -> Error {
+        if let Some(Ok(_)) = self.decompressed {
+            let expected = format!("{expected}, at byte {at} of what the compressed block holds");
+            return Error::corrupt(path, self.payload_at, expected);
+        }
+        Error::corrupt(path, self.payload_at.saturating_add(at as u64), expected)
     }
 
     pub(crate) fn decode(self) -> Decoded {
         let rows = decode(&self);
-        let Block { payload, payload_at, end, .. } = self;
-        Decoded { payload, payload_at, end, rows }
+        Decoded { block: self, rows }
     }
 }
 
@@ -73,18 +102,17 @@ impl Decoded {
         table: &mut TableState,
         last: &mut Option<Key>,
     ) -> Result<(u64, u64, Vec<u8>)> {
-        let refused =
-            |(at, expected): Refused| Error::corrupt(path, self.payload_at.saturating_add(at as u64), expected);
-        let (mut run, first_at) = self.rows.map_err(refused)?;
+        let Decoded { block, rows } = self;
+        let (mut run, first_at) = rows.map_err(|refused| block.corrupt(path, refused))?;
         if let (Some(last), Some(first)) = (&*last, run.first())
             && *last >= first
         {
-            return Err(refused((first_at, not_behind(&first))));
+            return Err(block.corrupt(path, (first_at, not_behind(&first))));
         }
         *last = run.last.take().or_else(|| last.take());
         let count = run.len() as u64;
         table.append(run);
-        Ok((count, self.end, self.payload))
+        Ok((count, block.end, block.payload))
     }
 }
 
@@ -148,7 +176,7 @@ impl<'a> BlockShape<'a> {
 /// Checks the rows of one block, and that they are in order.
 fn decode(block: &Block) -> Result<(Run, usize), Refused> {
     let malformed = |m: Malformed| (m.at, m.expected.to_owned());
-    let mut reader = Reader::new(&block.payload);
+    let mut reader = Reader::new(block.rows()?);
     let shapes = BlockShape::read_all(block, &mut reader).map_err(malformed)?;
     let count = reader.count(1).map_err(malformed)?;
     if count == 0 {
@@ -276,13 +304,20 @@ mod tests {
 
     /// Block `n` lies at `n` times [`BLOCK_AT`]. Gives what is told after each of them.
     fn load(threads: usize, payloads: &[Vec<u8>]) -> (TableState, Vec<(u64, u64)>, Result<()>) {
+        load_each(threads, payloads.iter().map(|payload| (FrameKind::Rows, payload)))
+    }
+
+    fn load_each<'a>(
+        threads: usize,
+        payloads: impl Iterator<Item = (FrameKind, &'a Vec<u8>)>,
+    ) -> (TableState, Vec<(u64, u64)>, Result<()>) {
         let mut table = TableState::new("t", TableDefinition::new("id"));
         let (mut told, mut last) = (Vec::new(), None);
         let outcome = with_threads(threads, Block::decode, |blocks| {
-            for (n, payload) in payloads.iter().enumerate() {
+            for (n, (kind, payload)) in payloads.enumerate() {
                 let at = n as u64 * BLOCK_AT;
-                let block = Block::new(&mut table, payload.clone(), at, at + payload.len() as u64);
-                blocks.give(payload.len(), block);
+                let block = Block::new(&mut table, kind, payload.clone(), at, at + payload.len() as u64);
+                blocks.give(block.bytes(), block);
             }
             while let Some(decoded) = blocks.next() {
                 let (count, end, _) = decoded.append_to(Path::new("f"), &mut table, &mut last)?;
@@ -329,5 +364,59 @@ mod tests {
         let error = outcome.unwrap_err();
         assert!(matches!(error, Error::Corrupt { offset, .. } if offset == BLOCK_AT + 11), "{error}");
         assert!(error.to_string().contains("comes after"), "{error}");
+    }
+
+    fn compressed(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = payload.to_vec();
+        assert!(compression::Compressor::new().compress(&mut bytes, 0));
+        bytes
+    }
+
+    #[test]
+    fn compressed_blocks_among_others_give_the_same_rows_whoever_decompresses_them() {
+        let payloads: Vec<_> = (0..20).map(|n| payload(n * 100..n * 100 + 100 - n)).collect();
+        let (plain, ..) = load(1, &payloads);
+        let mixed: Vec<_> = (payloads.iter().enumerate())
+            .map(|(n, payload)| match n % 3 {
+                0 => (FrameKind::Rows, payload.clone()),
+                _ => (FrameKind::CompressedRows, compressed(payload)),
+            })
+            .collect();
+        for threads in 1..6 {
+            let (table, told, outcome) = load_each(threads, mixed.iter().map(|(kind, payload)| (*kind, payload)));
+            outcome.unwrap();
+            assert_eq!(told.len(), payloads.len());
+            assert!(table.rows().iter().eq(plain.rows().iter()));
+            assert_eq!((table.next_key(), table.row_bytes()), (plain.next_key(), plain.row_bytes()));
+        }
+    }
+
+    #[test]
+    fn of_compressed_blocks_too_the_first_mistake_in_the_order_of_the_file_is_told() {
+        let sound: Vec<_> = (0..12).map(|n| payload(n * 10..n * 10 + 10)).collect();
+        let in_the_rows = compressed(&[&sound[5][..], b"behind the rows"].concat());
+        let in_the_lz4 = {
+            let mut bytes = compressed(&sound[5]);
+            bytes.pop();
+            bytes
+        };
+        let length = sound[5].len();
+        for (damaged, offset, expected) in [
+            (in_the_rows, 0, format!("at byte {length} of what the compressed block holds")),
+            (in_the_lz4, 2, "an LZ4 block of as many bytes as are stated before it".to_owned()),
+            (sound[5].clone(), 0, "more bytes than the compressed block has".to_owned()),
+        ] {
+            let mut payloads: Vec<_> = sound.iter().map(|payload| compressed(payload)).collect();
+            payloads[5] = damaged;
+            payloads[9].clear();
+            for threads in 1..5 {
+                let blocks = payloads.iter().map(|payload| (FrameKind::CompressedRows, payload));
+                let (table, _, outcome) = load_each(threads, blocks);
+                let error = outcome.unwrap_err();
+                assert!(matches!(error, Error::Corrupt { offset: o, .. } if o == 5 * BLOCK_AT + offset), "{error}");
+                assert!(error.to_string().contains(&expected), "{error}");
+                assert_eq!(table.rows().len(), 50);
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! | `name`, `store_name` | file names |
 //! | `header`, `seal`, `container` | the frame around every binary file |
 //! | `snapshot`, `delta` | full and delta backups in binary |
+//! | `blocks`, `compression` | a snapshot's rows, and how they get smaller |
 //! | `json` | both in DictDB's JSON |
 //! | `source`, `sink` | reading with offsets; publishing whole or not at all |
 //! | `blocks`, `pipeline` | a snapshot's rows; the threads that decode them |
@@ -22,6 +23,7 @@ use crate::state::{Applied, Identity, State};
 use crate::storage::Storage;
 
 mod blocks;
+pub(crate) mod compression;
 pub(crate) mod container;
 mod delta;
 pub(crate) mod header;
@@ -34,6 +36,7 @@ mod snapshot;
 pub(crate) mod source;
 pub(crate) mod store_name;
 
+use compression::Compression;
 use container::ContainerReader;
 use header::{FileKind, Header};
 use name::{BackupFormat, BackupKind};
@@ -69,15 +72,17 @@ pub(crate) struct Trust {
     pub(crate) ignore_checksum: bool,
 }
 
+/// `compression` is for the binary format.
 pub(crate) fn write_full(
     format: BackupFormat,
+    compression: Compression,
     sink: &mut Sink,
     state: &State,
     origin: &Origin,
     watch: &Watch<'_>,
 ) -> Result<Made> {
     match format {
-        BackupFormat::Binary => snapshot::write(sink, state, origin, watch),
+        BackupFormat::Binary => snapshot::write(compression, sink, state, origin, watch),
         BackupFormat::Json => json::write_full(sink, state, origin, watch),
     }
 }

@@ -17,10 +17,23 @@ const FILE_BYTES_MIN: u64 = 4 << 20;
 
 /// How many threads a file of so many bytes is worth.
 pub(crate) fn threads_for(file_bytes: u64) -> usize {
-    if file_bytes <= FILE_BYTES_MIN {
-        return 1;
-    }
+    if file_bytes <= FILE_BYTES_MIN { 1 } else { cores() }
+}
+
+/// How many threads are worth it at all.
+pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX)
+}
+
+/// Does the same work on this thread and on others.
+pub(crate) fn on_threads(name: &str, threads: usize, work: impl Fn() + Sync) {
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without another thread this one does it all.
+            let _ = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, &work);
+        }
+        work();
+    });
 }
 
 /// Calls `body` with a pipeline whose jobs `work` does in so many threads, this one counted.

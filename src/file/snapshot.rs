@@ -3,20 +3,23 @@
 //! ```text
 //! table frame (kind 2)   name, definition, next automatic key (varint), rows (varint)
 //! rows frame  (kind 3)   a block: the names of its rows once, then the rows, see [`blocks`](crate::file::blocks)
+//!             (kind 6)   the same compressed, see [`compression`](crate::file::compression)
 //! ```
 //!
 //! Tables stand in the order of their names, rows in the order of their keys; every frame bears the snapshot's seq.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::file::blocks::{Block, BlockWriter, Decoded};
+use crate::file::compression::{Compression, Compressor};
 use crate::file::container::{ContainerReader, ContainerWriter, Frame, Item};
 use crate::file::header::{FileKind, Header};
 use crate::file::sink::Sink;
 use crate::file::{Made, Origin, pipeline};
-use crate::frame::{self, FrameHeader, FrameKind};
+use crate::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::history::Seq;
 use crate::limits::{BLOCK_BYTES, NAME_BYTES_MAX};
 use crate::progress::Watch;
@@ -25,13 +28,24 @@ use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
 
 /// Writes a snapshot of `state` into `sink`.
-pub(crate) fn write(sink: &mut Sink, state: &State, origin: &Origin, watch: &Watch<'_>) -> Result<Made> {
+pub(crate) fn write(
+    compression: Compression,
+    sink: &mut Sink,
+    state: &State,
+    origin: &Origin,
+    watch: &Watch<'_>,
+) -> Result<Made> {
     let header = origin.header(FileKind::Snapshot, state.identity);
     let mut out = ContainerWriter::begin(sink, &header)?;
     let seed = state.identity.lineage.crc_seed();
     let total = state.record_count();
     let mut records = 0_u64;
-    let mut bytes = Vec::with_capacity(BLOCK_BYTES.saturating_mul(2));
+    let mut bytes = Vec::new();
+    let mut round = Round::new(compression, seed, state.seq);
+    let mut written = |count: u64, bytes: u64| {
+        records = records.saturating_add(count);
+        watch.report(records, Some(total), bytes, None)
+    };
     for (name, table) in state.tables() {
         bytes.clear();
         let start = frame::begin(&mut bytes);
@@ -51,21 +65,79 @@ pub(crate) fn write(sink: &mut Sink, state: &State, origin: &Origin, watch: &Wat
             {
                 block.push(table.shapes().parts(row));
             }
-            let count = block.len() as u64;
-            if count == 0 {
+            if block.len() == 0 {
                 break;
             }
-            bytes.clear();
-            let start = frame::begin(&mut bytes);
-            block.finish(&mut bytes);
-            frame::finish(&mut bytes, start, FrameKind::Rows, seed, state.seq, Seq::ZERO);
-            out.frame(&bytes)?;
-            records = records.saturating_add(count);
-            watch.report(records, Some(total), out.written(), None)?;
+            if round.push(&mut block) {
+                round.write(&mut out, &mut written)?;
+            }
         }
+        round.write(&mut out, &mut written)?;
     }
     out.seal(state.seq, state.digest(), state.time, state.table_count() as u64, records)?;
     Ok(Made { records, commits: 0 })
+}
+
+/// A round ends with the block that reaches this many bytes.
+const ROUND_BYTES: usize = 4 << 20;
+
+/// Blocks of rows on their way into the file: made into frames by all cores where they are to be compressed.
+struct Round {
+    compression: Compression,
+    lineage_seed: u32,
+    seq: Seq,
+    threads: usize,
+    /// Frames, finished by `write`, and the rows in them.
+    frames: Vec<(Vec<u8>, u64)>,
+    bytes: usize,
+    /// Buffers of the round before.
+    spare: Vec<Vec<u8>>,
+}
+
+impl Round {
+    fn new(compression: Compression, lineage_seed: u32, seq: Seq) -> Round {
+        let threads = if compression == Compression::None { 1 } else { pipeline::cores() };
+        Round { compression, lineage_seed, seq, threads, frames: Vec::new(), bytes: 0, spare: Vec::new() }
+    }
+
+    /// Takes a block in. Says whether the round is full.
+    fn push(&mut self, block: &mut BlockWriter<'_>) -> bool {
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        let rows = block.len() as u64;
+        bytes.clear();
+        frame::begin(&mut bytes);
+        block.finish(&mut bytes);
+        self.bytes = self.bytes.saturating_add(bytes.len());
+        self.frames.push((bytes, rows));
+        self.threads == 1 || self.bytes >= ROUND_BYTES
+    }
+
+    /// Writes the blocks of the round, and calls `each` with the rows of one and the bytes written so far.
+    fn write(&mut self, out: &mut ContainerWriter<'_>, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+        let (lineage_seed, seq) = (self.lineage_seed, self.seq);
+        let threads = self.threads.min(self.frames.len());
+        let next = Mutex::new(self.frames.iter_mut());
+        let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let compressor = || match self.compression {
+            Compression::None => None,
+            Compression::Lz4 => Some(Compressor::new()),
+        };
+        pipeline::on_threads("dictdb-compress", threads, || {
+            let mut compressor = compressor();
+            while let Some((bytes, _)) = take() {
+                let compressed = compressor.as_mut().is_some_and(|one| one.compress(bytes, FRAME_HEADER_BYTES));
+                let kind = if compressed { FrameKind::CompressedRows } else { FrameKind::Rows };
+                frame::finish(bytes, 0, kind, lineage_seed, seq, Seq::ZERO);
+            }
+        });
+        for (bytes, rows) in self.frames.drain(..) {
+            out.frame(&bytes)?;
+            each(rows, out.written())?;
+            self.spare.push(bytes);
+        }
+        self.bytes = 0;
+        Ok(())
+    }
 }
 
 /// Reads a snapshot whole and checks it against its seal.
@@ -94,7 +166,7 @@ pub(crate) fn read(mut file: ContainerReader, watch: &Watch<'_>) -> Result<State
             let at = file.offset();
             let next = file.next();
             let sound = |header: &FrameHeader| header.seq == expected.seq && header.synced == Seq::ZERO;
-            let is_rows = |frame: &Frame<'_>| frame.header.kind == FrameKind::Rows && sound(&frame.header);
+            let is_rows = |frame: &Frame<'_>| frame.header.kind.is_rows() && sound(&frame.header);
             if !matches!(&next, Ok(Item::Frame(frame)) if is_rows(frame)) {
                 // What comes before it in the file is told before it.
                 while let Some(decoded) = blocks.next() {
@@ -124,19 +196,20 @@ pub(crate) fn read(mut file: ContainerReader, watch: &Watch<'_>) -> Result<State
                             }
                             open = Some(table);
                         }
-                        FrameKind::Rows => {
+                        kind @ (FrameKind::Rows | FrameKind::CompressedRows) => {
                             let Some(OpenTable { table, .. }) = &mut open else {
                                 return Err(Error::corrupt(&path, at, "a table before its rows"));
                             };
                             let payload = file.take_payload(spare.pop().unwrap_or_default());
-                            let bytes = payload.len();
-                            blocks.give(bytes, Block::new(table, payload, payload_at, file.offset()));
+                            let block = Block::new(table, kind, payload, payload_at, file.offset());
+                            blocks.give(block.bytes(), block);
                             while let Some(decoded) = blocks.ready() {
                                 take(decoded, &mut open, &mut spare)?;
                             }
                         }
                         FrameKind::Commit | FrameKind::Seal | FrameKind::Continued => {
-                            return Err(Error::corrupt(&path, at, "a frame of kind 2 (table) or 3 (rows)"));
+                            let expected = "a frame of kind 2 (table), 3 (rows) or 6 (compressed rows)";
+                            return Err(Error::corrupt(&path, at, expected));
                         }
                     }
                 }

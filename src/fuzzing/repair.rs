@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::definition::TableDefinition;
 use crate::file::Trust;
+use crate::file::compression::{self, Compressor};
 use crate::file::header::{FileKind, HEADER_BYTES, Header};
 use crate::file::json::head::{self, Head, RawHead};
 use crate::file::json::seal as json_seal;
@@ -127,8 +128,15 @@ fn contents(kind: FileKind, data: &[u8]) -> Vec<u8> {
                 let Some((first, payload)) = payload.split_first().filter(|(_, rest)| !rest.is_empty()) else {
                     continue;
                 };
-                let kind = if first % 2 == 0 { FrameKind::Table } else { FrameKind::Rows };
-                frame_of(kind, LINEAGE, SNAPSHOT_SEQ, Seq::ZERO, payload)
+                let mut payload = payload.to_vec();
+                let kind = match first % 4 {
+                    0 => FrameKind::Table,
+                    1 => FrameKind::Rows,
+                    2 => FrameKind::CompressedRows,
+                    _ if Compressor::new().compress(&mut payload, 0) => FrameKind::CompressedRows,
+                    _ => FrameKind::Rows,
+                };
+                frame_of(kind, LINEAGE, SNAPSHOT_SEQ, Seq::ZERO, &payload)
             }
         };
         file.extend_from_slice(&frame);
@@ -237,7 +245,14 @@ fn trusted<'f>(frames: impl Iterator<Item = &'f [u8]>) -> (State, u64) {
     let mut records = 0_u64;
     let mut tables: Vec<(String, TableState, u64)> = Vec::new();
     for frame in frames {
-        let mut reader = Reader::new(&frame[FRAME_HEADER_BYTES..]);
+        let (mut payload, block);
+        payload = &frame[FRAME_HEADER_BYTES..];
+        if frame[0] == FrameKind::CompressedRows as u8 {
+            let Ok(held) = compression::decompressed(payload) else { break };
+            block = held;
+            payload = &block;
+        }
+        let mut reader = Reader::new(payload);
         if frame[0] == FrameKind::Table as u8 {
             let Ok(name) = reader.str() else { break };
             let Ok(definition) = TableDefinition::decode(&mut reader) else { break };

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use super::log;
 use super::repair::{SEPARATOR, frames_of, without_seal};
 use super::{
-    BackupFormat, Batch, FRAME_HEADER_BYTES, FrameKind, Mode, NO_ORIGIN, Origin, Ring, Seq, State, Timestamp, frame,
-    json, repair, row, wire, write_delta, write_full,
+    BackupFormat, Batch, Compression, FRAME_HEADER_BYTES, FrameKind, Mode, NO_ORIGIN, Origin, Ring, Seq, State,
+    Timestamp, frame, json, repair, row, wire, write_compressed, write_delta, write_full,
 };
 use crate::definition::{FieldType, Schema, TableDefinition};
 use crate::file::header::{FileKind, Header};
@@ -203,10 +203,7 @@ pub fn seeds() -> Vec<Seed> {
     add("delta_json", "damaged", false, Mode::Raw, &document[1..]);
 
     let snapshot = full(BackupFormat::Binary, &state);
-    let kinds_and_payloads = joined(frames_of(&snapshot).map(|frame| {
-        let kind = u8::from(frame[0] == FrameKind::Rows as u8);
-        [&[kind], &frame[FRAME_HEADER_BYTES..]].concat()
-    }));
+    let kinds_and_payloads = kinds_and_payloads_of(&snapshot, 1);
     add("snapshot_binary", "whole", true, Mode::Raw, &snapshot);
     add("snapshot_binary", "checksums", true, Mode::Checksums, &forget_checksums(&snapshot));
     add("snapshot_binary", "everything", true, Mode::Everything, &forget_checksums(&snapshot));
@@ -214,6 +211,22 @@ pub fn seeds() -> Vec<Seed> {
     add("snapshot_binary", "empty", true, Mode::Contents, b"");
     add("snapshot_binary", "key_twice", false, Mode::Contents, &key_twice());
     add("snapshot_binary", "cut", false, Mode::Raw, &snapshot[..snapshot.len() / 2]);
+
+    let compressed = write_compressed(BackupFormat::Binary, Compression::Lz4, &repetitive(), NO_ORIGIN);
+    let compressed = compressed.expect("memory takes every file");
+    let kinds: Vec<u8> = frames_of(&compressed).map(|frame| frame[0]).collect();
+    assert_eq!(kinds, [2, 3, 2, 6, 2], "a table whose rows do not get smaller, one whose do, an empty one");
+    add("snapshot_binary", "compressed", true, Mode::Raw, &compressed);
+    add("snapshot_binary", "compressed_everything", true, Mode::Everything, &forget_checksums(&compressed));
+    let in_kind = |kind: fn(u8) -> u8| {
+        joined(frames_of(&compressed).map(|frame| [&[kind(frame[0])], &frame[FRAME_HEADER_BYTES..]].concat()))
+    };
+    let as_they_are = in_kind(|kind| [0, 1, 2][usize::from(kind / 3)]);
+    add("snapshot_binary", "compressed_contents", true, Mode::Contents, &as_they_are);
+    let taken_for_plain = in_kind(|kind| u8::from(kind != 2));
+    add("snapshot_binary", "compressed_as_plain", false, Mode::Contents, &taken_for_plain);
+    let to_be_compressed = kinds_and_payloads_of(&full(BackupFormat::Binary, &repetitive()), 3);
+    add("snapshot_binary", "to_be_compressed", true, Mode::Contents, &to_be_compressed);
 
     let document = full(BackupFormat::Json, &state);
     add("snapshot_json", "whole", true, Mode::Raw, &document);
@@ -226,6 +239,7 @@ pub fn seeds() -> Vec<Seed> {
     let between = |file: &[u8]| file[128..].to_vec();
     add("frame", "commits", true, Mode::Raw, &between(&delta_binary));
     add("frame", "tables_and_rows", true, Mode::Raw, &between(&snapshot));
+    add("frame", "compressed", true, Mode::Raw, &between(&compressed));
     add("frame", "checksums", true, Mode::Checksums, &between(&forget_checksums(&snapshot)));
     add("frame", "zeros", false, Mode::Raw, &[0; 256]);
 
@@ -331,6 +345,31 @@ fn key_twice() -> Vec<u8> {
         rows.extend_from_slice(values);
     }
     joined([table, rows].into_iter())
+}
+
+/// Tables and blocks of a snapshot that is not compressed, blocks under the number that [`Mode::Contents`] is to know them
+/// by.
+fn kinds_and_payloads_of(snapshot: &[u8], rows: u8) -> Vec<u8> {
+    joined(frames_of(snapshot).map(|frame| {
+        let kind = if frame[0] == FrameKind::Rows as u8 { rows } else { 0 };
+        [&[kind], &frame[FRAME_HEADER_BYTES..]].concat()
+    }))
+}
+
+/// The base with rows that compression makes smaller.
+fn repetitive() -> State {
+    let mut state = BASE.clone();
+    commit(&mut state, |batch| {
+        batch.drop_table("a").expect("the table is there");
+        create(batch, "a");
+        insert(batch, "a", record! { "id": 1 });
+        batch.drop_table("b").expect("the table is there");
+        batch.create_table("b", &TableDefinition::new("k")).expect("no such table yet");
+        for n in 1..=4_i64 {
+            insert(batch, "b", record! { "k": n, "text": "much the same text", "n": n });
+        }
+    });
+    state
 }
 
 fn joined(pieces: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {

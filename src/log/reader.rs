@@ -113,7 +113,7 @@ impl SegmentReader {
             let in_place = match header.kind {
                 FrameKind::Commit => Some(header.seq) == ending.last.next() && header.synced < header.seq,
                 FrameKind::Seal | FrameKind::Continued => header.seq == ending.last && header.synced == header.seq,
-                FrameKind::Table | FrameKind::Rows => false,
+                FrameKind::Table | FrameKind::Rows | FrameKind::CompressedRows => false,
             };
             if !in_place {
                 ending.found = Found::Stray;

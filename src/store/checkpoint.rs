@@ -106,7 +106,8 @@ impl Store {
         };
         let watch = Watch::new(Some(&go_on), Stage::WritingFull, &file);
         let storage = &*self.storage;
-        let fill = |sink: &mut Sink| file::write_full(BackupFormat::Binary, sink, state, &origin, &watch);
+        let fill =
+            |sink: &mut Sink| file::write_full(BackupFormat::Binary, self.compression, sink, state, &origin, &watch);
         let published =
             publish_checked(storage, &file, Existing::RefuseAndKeep, fill, |temp| file::verify(storage, temp));
         match published {

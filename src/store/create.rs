@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
+use crate::file::compression::Compression;
 use crate::file::name::BackupFormat;
 use crate::file::sink::{Existing, Sink, create_dir, publish_checked};
 use crate::file::store_name::{Entry, StoreFile};
@@ -51,7 +52,8 @@ pub(crate) fn create(storage: &dyn Storage, dir: &Path, state: &State, progress:
     let created = Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or(i64::MAX));
     let origin = Origin { base: None, created };
     let watch = Watch::new(progress, Stage::WritingFull, &file);
-    let fill = |sink: &mut Sink| file::write_full(BackupFormat::Binary, sink, state, &origin, &watch);
+    let fill =
+        |sink: &mut Sink| file::write_full(BackupFormat::Binary, Compression::None, sink, state, &origin, &watch);
     publish_checked(storage, &file, Existing::Refuse, fill, |temp| file::verify(storage, temp))?;
     Ok(())
 }

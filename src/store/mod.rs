@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::clock::Clock;
 use crate::db::{Access, DictDb};
 use crate::error::{Error, Result};
+use crate::file::compression::Compression;
 use crate::file::store_name::StoreFile;
 use crate::history::{Lineage, Seq};
 use crate::limits::{GATHERED_BYTES_MAX, PENDING_BYTES_MAX};
@@ -52,6 +53,8 @@ pub(crate) struct Store {
     stamps: Arc<Stamps>,
     durability: Durability,
     policy: CheckpointPolicy,
+    /// Of snapshots.
+    compression: Compression,
     segment_bytes: u64,
     ring_bytes: usize,
     /// Whether a write has been prepared since the store was opened. Changed only by the holder of the database's writer
@@ -203,6 +206,7 @@ impl Store {
             stamps,
             durability: options.durability,
             policy: options.checkpoint,
+            compression: options.compression,
             segment_bytes: options.segment_bytes,
             ring_bytes: options.ring_bytes,
             is_begun: AtomicBool::new(false),

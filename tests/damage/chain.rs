@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dictdb::{
-    BackupFormat, BackupManager, DictDb, Error, FieldType, Key, ManualClock, MemoryStorage, Point, Record,
+    BackupFormat, BackupManager, Compression, DictDb, Error, FieldType, Key, ManualClock, MemoryStorage, Point, Record,
     RestoreOptions, RestoreReport, Schema, Storage, TableDefinition, Timestamp, record,
 };
 
@@ -50,6 +50,8 @@ pub(crate) enum Shape {
     DeltasOnly,
     /// full, full, full.
     FullsOnly,
+    /// The same with one block in them that is compressed, among others that compression makes no smaller; binary only.
+    Compressed,
 }
 
 /// A database with small tables of both sorts, and ways to change it.
@@ -69,6 +71,12 @@ impl Story {
         db.create_table("accounts", TableDefinition::new("id").schema(schema)).unwrap();
         db.create_table("notes", "code").unwrap();
         Story { db, clock, who, step: 0 }
+    }
+
+    /// A table whose records compression makes smaller.
+    fn repeat(&self) {
+        let words = self.db.create_table("words", "id").unwrap();
+        words.insert_many((0..4).map(|_| record! { "by": self.who, "text": "much the same words" })).unwrap();
     }
 
     /// Three commits, each of another kind.
@@ -103,10 +111,15 @@ impl Chain {
     pub(crate) fn new(shape: Shape, format: BackupFormat, who: &'static str) -> Chain {
         let storage = MemoryStorage::new();
         let mut story = Story::begin(who);
+        let is_compressed = shape == Shape::Compressed;
+        if is_compressed {
+            story.repeat();
+        }
         let manager = BackupManager::builder(&story.db, DIR)
             .file_format(format)
+            .compression(if is_compressed { Compression::Lz4 } else { Compression::None })
             .storage(storage.clone())
-            .incremental(shape != Shape::FullsOnly)
+            .incremental(!matches!(shape, Shape::FullsOnly | Shape::Compressed))
             .max_deltas_before_full(if shape == Shape::Bridged { 2 } else { 10 })
             .build()
             .unwrap();
@@ -125,7 +138,7 @@ impl Chain {
             // A full backup is made over a chain that leads here, so it brings a bridge.
             Shape::Bridged => ["backup", "backup", "delta", "delta", "delta", "delta"].as_slice(),
             Shape::DeltasOnly => &["delta", "delta", "delta"],
-            Shape::FullsOnly => &["backup", "backup", "backup"],
+            Shape::FullsOnly | Shape::Compressed => &["backup", "backup", "backup"],
         };
         let label = format!("{shape:?} {format} chain of {who}");
         let kinds: Vec<bool> = files.keys().map(|p| p.to_string_lossy().contains("_backup_")).collect();
@@ -135,7 +148,8 @@ impl Chain {
 
     /// Every shape in every format that it exists in.
     pub(crate) fn all(who: &'static str) -> Vec<Chain> {
-        let mut chains = vec![Chain::new(Shape::DeltasOnly, BackupFormat::Binary, who)];
+        let mut chains =
+            Vec::from([Shape::DeltasOnly, Shape::Compressed].map(|shape| Chain::new(shape, FORMATS[0], who)));
         for format in FORMATS {
             chains.push(Chain::new(Shape::Bridged, format, who));
             chains.push(Chain::new(Shape::FullsOnly, format, who));

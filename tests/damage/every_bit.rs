@@ -9,6 +9,12 @@ use crate::chain::{
     Chain, DIR, FORMATS, Outcome, Shape, assert_says_where, bounded, contents, restore_and_judge, storage_of,
 };
 
+/// Full backups alone, of each sort.
+fn full_backups() -> [Chain; 3] {
+    [(Shape::FullsOnly, FORMATS[0]), (Shape::Compressed, FORMATS[0]), (Shape::FullsOnly, FORMATS[1])]
+        .map(|(shape, format)| Chain::new(shape, format, "a"))
+}
+
 /// Each way in which one file of the chain can lose its tail or a bit, with a name for it.
 fn damages(bytes: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> {
     let cut = (0..bytes.len()).map(|length| (format!("cut to {length}"), bytes[..length].to_vec()));
@@ -85,8 +91,7 @@ fn no_flipped_bit_or_lost_tail_of_a_chain_of_deltas_loses_a_commit_silently() {
 
 #[test]
 fn full_backups_damaged_in_any_bit_or_cut_fall_back_to_the_one_before_and_say_so() {
-    for format in FORMATS {
-        let chain = Chain::new(Shape::FullsOnly, format, "a");
+    for chain in full_backups() {
         damage_everything(&chain, |label, path, outcomes| {
             let newest = chain.files.keys().last() == Some(path);
             let reached = if newest { chain.points.len() - 2 } else { chain.points.len() - 1 };
@@ -100,11 +105,10 @@ fn full_backups_damaged_in_any_bit_or_cut_fall_back_to_the_one_before_and_say_so
 
 #[test]
 fn a_single_full_backup_with_any_bit_flipped_or_any_tail_lost_is_refused() {
-    for format in FORMATS {
-        let chain = Chain::new(Shape::FullsOnly, format, "a");
+    for chain in full_backups() {
         let (path, bytes) = chain.files.iter().next().unwrap();
         for (how, damaged) in damages(bytes) {
-            let label = || format!("{format} full backup {how}");
+            let label = || format!("{}, one full backup {how}", chain.label);
             let options = LoadOptions::new().storage(storage_of(&BTreeMap::from([(path.clone(), damaged)])));
             match bounded(&label, bytes.len(), || DictDb::load_with(path, &options)) {
                 Ok(db) => panic!("{}: loaded {db:?}", label()),

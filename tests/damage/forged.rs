@@ -85,15 +85,15 @@ fn varint(mut n: u64) -> Vec<u8> {
     out
 }
 
-/// What a chain is made of that holds one file of each sort and nothing else: a snapshot, or a delta from the empty
-/// database.
+/// What a chain is made of that holds one file of each sort and nothing else: a snapshot, a delta from the empty
+/// database, or a snapshot with a compressed block.
 fn lone_files() -> Vec<(Chain, PathBuf)> {
     let lone = |shape| {
         let chain = Chain::new(shape, BackupFormat::Binary, "a");
         let path = chain.files.keys().next().unwrap().clone();
         (chain, path)
     };
-    vec![lone(Shape::FullsOnly), lone(Shape::DeltasOnly)]
+    vec![lone(Shape::FullsOnly), lone(Shape::DeltasOnly), lone(Shape::Compressed)]
 }
 
 /// Restores and loads a forged file: an error, or the contents of the backup point that the file was made of, whose
@@ -308,4 +308,85 @@ fn tables_and_rows_twice_or_out_of_order_are_refused() {
     payload[0] *= 2;
     payload.extend_from_slice(&row);
     judge("the rows of a block twice", &chain, &path, forged.forge());
+}
+
+/// A block as frames of kind 6 have it.
+fn compressed(bytes: usize, lz4: &[u8]) -> Vec<u8> {
+    [varint(bytes as u64), lz4.to_vec()].concat()
+}
+
+/// The snapshot with a compressed block, and which frame that is.
+fn compressed_snapshot() -> (Chain, PathBuf, Parts, usize) {
+    let (chain, path) = lone_files().remove(2);
+    let parts = Parts::of(&chain.files[&path]);
+    let kinds: Vec<u8> = parts.frames.iter().map(|(header, _)| header[0]).collect();
+    assert_eq!(kinds, [2, 3, 2, 3, 2, 6, 4], "accounts and notes do not get smaller");
+    (chain, path, parts, 5)
+}
+
+fn load(chain: &Chain, path: &PathBuf, what: &str, forged: Vec<u8>) -> dictdb::Result<DictDb> {
+    let bytes = forged.len();
+    judge(what, chain, path, forged.clone());
+    let options = LoadOptions::new().storage(storage_of(&BTreeMap::from([(path.clone(), forged)])));
+    bounded(&|| what.to_owned(), bytes, || DictDb::load_with(path, &options))
+}
+
+const TEXT: &[u8] = b"much the same words";
+
+#[test]
+fn any_lz4_of_the_same_rows_will_do_and_so_will_the_rows_themselves() {
+    let (chain, path, parts, at) = compressed_snapshot();
+    let (length, payload) = parts.frames[at].1.split_first().unwrap();
+    let length = usize::from(*length); // below 128
+    let rows = lz4_flex::block::decompress(payload, length).unwrap();
+    let mut forged = parts.clone();
+    forged.frames[at].0[0] = 3;
+    forged.frames[at].1 = rows.clone();
+    load(&chain, &path, "not compressed", forged.forge()).unwrap();
+    // One match, of the text of the second row, where a compressor finds more.
+    let mut texts = (0..rows.len()).filter(|&at| rows[at..].starts_with(TEXT));
+    let (first, second) = (texts.next().unwrap(), texts.next().unwrap());
+    let (before, behind) = (&rows[..second], &rows[second + TEXT.len()..]);
+    let [long, rest] = [before, behind].map(|literals| u8::try_from(literals.len() - 15).unwrap());
+    let back = u8::try_from(second - first).unwrap();
+    let lz4 = [&[0xFF, long], before, &[back, 0, TEXT.len() as u8 - 19], &[0xF0, rest], behind].concat();
+    assert_ne!(lz4, payload);
+    forged.frames[at].0[0] = 6;
+    forged.frames[at].1 = compressed(length, &lz4);
+    load(&chain, &path, "compressed in another way", forged.forge()).unwrap();
+}
+
+#[test]
+fn compressed_blocks_that_lie_are_refused_before_memory_is_taken_for_them() {
+    let (chain, path, parts, at) = compressed_snapshot();
+    let lz4 = parts.frames[at].1[1..].to_vec();
+    let rows = lz4_flex::block::decompress(&lz4, 1_000).unwrap();
+    // A match that goes on and on: 255 times its bytes.
+    let bomb = |bytes: usize| [&[0x1F, 7, 1, 0][..], &vec![0xFF; bytes], &[0, 0x50], &[7; 5]].concat();
+    let twice = [&rows[..], &rows].concat();
+    for (what, payload, expected) in [
+        ("a byte more than there is", compressed(rows.len() + 1, &lz4), "as many bytes as are stated"),
+        ("a byte less than there is", compressed(rows.len() - 1, &lz4), "as many bytes as are stated"),
+        ("as many bytes as there are", compressed(lz4.len() + 1, &lz4), "more bytes than the compressed block"),
+        ("256 times the bytes", compressed(lz4.len() * 256, &lz4), "at most 255 times"),
+        ("1 MiB that is said to be 16 MiB and more", compressed((16 << 20) + 1, &bomb(1 << 20)), "at most 16 MiB"),
+        ("1 MiB that is said to be 200 MiB", compressed(200 << 20, &bomb(1 << 20)), "at most 16 MiB"),
+        ("nothing", compressed(0, &[]), "more bytes than the compressed block"),
+        ("a length alone", varint(100), "at most 255 times"),
+        ("half a length", vec![0x80], "a whole integer"),
+        ("bytes of before the block", compressed(100, &[0x1F, 7, 9, 0, 77, 0x50, 1, 2, 3, 4, 5]), "an LZ4 block of"),
+        ("the rows twice", compressed(twice.len(), &lz4_flex::block::compress(&twice)), "at byte"),
+        ("sevens", compressed(7 * 255, &bomb(6)[..]), "an LZ4 block of"),
+    ] {
+        let mut forged = parts.clone();
+        forged.frames[at].1 = payload;
+        let error = load(&chain, &path, what, forged.forge()).unwrap_err().to_string();
+        assert!(error.contains("is damaged at byte") && error.contains(expected), "{what}: {error}");
+    }
+    let mut forged = parts.clone();
+    forged.frames[at].0[0] = 3;
+    load(&chain, &path, "compressed, in a frame of rows that are not", forged.forge()).unwrap_err();
+    forged = parts.clone();
+    forged.frames[1].0[0] = 6;
+    load(&chain, &path, "not compressed, in a frame of rows that are", forged.forge()).unwrap_err();
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dictdb::{
-    BackupFormat, BackupKind, BackupManager, DictDb, Error, ManualClock, Notified, Promotion, RestoreOptions,
-    Timestamp, record,
+    BackupFormat, BackupKind, BackupManager, Compression, DictDb, Error, ManualClock, Notified, Promotion,
+    RestoreOptions, Timestamp, record,
 };
 
 use crate::faulty::{DIR, FORMATS, Faulty, Gate, Op, builder, commit, database, restored};
@@ -229,4 +229,12 @@ fn settings_that_make_no_sense_are_refused() {
     let db = database();
     let zero = BackupManager::builder(&db, DIR).storage(Faulty::default()).backup_interval(Duration::ZERO).build();
     assert!(matches!(zero, Err(Error::InvalidSetting { setting: "backup_interval", .. })));
+    let compressed = |format| {
+        let builder = BackupManager::builder(&db, DIR).storage(Faulty::default());
+        builder.compression(Compression::Lz4).file_format(format).build()
+    };
+    let json = compressed(BackupFormat::Json).unwrap_err();
+    assert!(matches!(json, Error::InvalidSetting { setting: "compression", .. }), "{json}");
+    assert!(json.to_string().contains("file_format(BackupFormat::Binary)"), "{json}");
+    compressed(BackupFormat::Binary).unwrap();
 }

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dictdb::{
-    BackupFormat, BackupKind, BackupManager, BackupReport, DictDb, DiskStorage, Error, Key, LoadOptions, ManualClock,
-    MemoryStorage, Notified, Point, Promotion, RestoreOptions, RestoreReport, Seq, Snapshot, Storage, Table as Handle,
-    Timestamp,
+    BackupFormat, BackupKind, BackupManager, BackupReport, Compression, DictDb, DiskStorage, Error, Key, LoadOptions,
+    ManualClock, MemoryStorage, Notified, Point, Promotion, RestoreOptions, RestoreReport, Seq, Snapshot, Storage,
+    Table as Handle, Timestamp,
 };
 use fastrand::Rng;
 
@@ -60,6 +61,23 @@ impl Files {
         }
     }
 
+    /// How many frames of the kind a binary file has.
+    fn blocks_of_kind(&self, file: &Path, kind: u8) -> u64 {
+        let opened = match self {
+            Files::Memory(memory) => memory.open(file),
+            Files::Disk(_) => DiskStorage.open(file),
+        };
+        let mut bytes = Vec::new();
+        opened.unwrap().read_to_end(&mut bytes).unwrap();
+        let mut frames = if bytes.starts_with(b"\x89DDB") { &bytes[128..] } else { &[] };
+        let mut found = 0;
+        while let Some((header, behind)) = frames.split_first_chunk::<32>() {
+            found += u64::from(header[0] == kind);
+            frames = &behind[u32::from_le_bytes(*header[4..].first_chunk().unwrap()) as usize..];
+        }
+        found
+    }
+
     fn names(&self) -> Vec<PathBuf> {
         let entries = match self {
             Files::Memory(memory) => memory.list(self.dir()),
@@ -75,6 +93,7 @@ impl Files {
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     format: BackupFormat,
+    compression: Compression,
     incremental: bool,
     max_deltas: u32,
 }
@@ -131,7 +150,8 @@ pub(crate) fn run(seed: u64, trace: bool, counts: &mut Counts) {
     };
     let (ring_bytes, ring_forgets_nothing) = ring(&mut random);
     let db = DictDb::builder().ring_bytes(ring_bytes).clock(clock.clone()).build();
-    let settings = Settings { format: BackupFormat::Json, incremental: false, max_deltas: 0 };
+    let (format, compression) = (BackupFormat::Json, Compression::None);
+    let settings = Settings { format, compression, incremental: false, max_deltas: 0 };
     let mut sequence = Sequence {
         random,
         taste,
@@ -453,13 +473,20 @@ impl Sequence<'_> {
     fn manager(&mut self) -> &BackupManager {
         if self.manager.is_none() {
             let random = &mut self.random;
-            self.settings = Settings {
-                format: *pick(random, &[BackupFormat::Json, BackupFormat::Binary]),
-                incremental: !once_in(random, 3),
-                max_deltas: random.u32(0..5),
-            };
+            let (format, compression) = *pick(
+                random,
+                &[
+                    (BackupFormat::Json, Compression::None),
+                    (BackupFormat::Json, Compression::None),
+                    (BackupFormat::Binary, Compression::None),
+                    (BackupFormat::Binary, Compression::Lz4),
+                ],
+            );
+            self.settings =
+                Settings { format, compression, incremental: !once_in(random, 3), max_deltas: random.u32(0..5) };
             let mut builder = BackupManager::builder(&self.db, self.files.dir())
                 .file_format(self.settings.format)
+                .compression(self.settings.compression)
                 .incremental(self.settings.incremental)
                 .max_deltas_before_full(self.settings.max_deltas)
                 .min_backup_interval(Duration::from_secs(*pick(random, &[0, 5])));
@@ -536,7 +563,7 @@ impl Sequence<'_> {
     /// A backup was made: is it of the right kind, does it join, and does it restore?
     fn check(&mut self, report: &BackupReport, asked: Asked, deltas: u32) {
         self.note(&format_args!("{report}"));
-        let Settings { format, incremental, max_deltas } = self.settings;
+        let Settings { format, compression, incremental, max_deltas } = self.settings;
         self.counts.add("backups", 1);
         self.counts.add(&format!("{}s {format}", report.kind), 1);
         assert_eq!(report.seq.get(), self.seq);
@@ -581,6 +608,10 @@ impl Sequence<'_> {
         let point = self.db.snapshot().point();
         let model = Arc::new(self.model.clone());
         if report.kind == BackupKind::Full {
+            let compressed = self.files.blocks_of_kind(&report.file, 6);
+            assert!(compression == Compression::Lz4 || compressed == 0, "nobody asked for compression: {report}");
+            self.counts.add("compressed blocks", compressed);
+            self.counts.add("blocks", compressed + self.files.blocks_of_kind(&report.file, 3));
             self.fulls.push((report.file.clone(), point, model.clone()));
         }
         self.newest = Some((point, model));

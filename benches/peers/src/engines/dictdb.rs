@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use dictdb::{BackupFormat, BackupManager, CheckpointPolicy, DictDb, Durability, Options, TableView, TypedTable};
+use dictdb::{
+    BackupFormat, BackupManager, CheckpointPolicy, Compression, DictDb, Durability, Options, TableView, TypedTable,
+};
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res, present};
 use crate::data::{Touched, User};
@@ -26,6 +28,7 @@ pub(crate) static STORE: Entry = Entry {
         Capability::Incremental,
         Capability::Reopen,
         Capability::Bytes,
+        Capability::Compressed,
     ],
     open: |dir, promise| {
         let durability = match promise {
@@ -87,11 +90,12 @@ struct Dict {
 }
 
 impl Dict {
-    fn backup(&self, dir: &Path, delta: bool) -> Res<u64> {
+    fn backup(&self, dir: &Path, delta: bool, compression: Compression) -> Res<u64> {
         let mut kept = self.manager.lock().map_err(|_| "a backup panicked")?;
         if kept.as_ref().is_none_or(|(of, _)| of != dir) {
             let manager = BackupManager::builder(&self.db, dir)
                 .file_format(BackupFormat::Binary)
+                .compression(compression)
                 .incremental(true)
                 .max_deltas_before_full(u32::MAX)
                 .build()?;
@@ -138,11 +142,15 @@ impl Engine for Dict {
     }
 
     fn backup_full(&self, dir: &Path) -> Res<u64> {
-        self.backup(dir, false)
+        self.backup(dir, false, Compression::None)
+    }
+
+    fn backup_compressed(&self, dir: &Path) -> Res<u64> {
+        self.backup(dir, false, Compression::Lz4)
     }
 
     fn backup_delta(&self, dir: &Path) -> Res<u64> {
-        self.backup(dir, true)
+        self.backup(dir, true, Compression::None)
     }
 
     fn snapshot_bytes(&self) -> Res<Option<u64>> {

@@ -57,7 +57,7 @@ pub(crate) enum Capability {
     Bytes,
     /// Full backups as JSON, and deltas: what DictDB for Python does.
     Json,
-    /// Snapshots that are compressed where that is asked for.
+    /// Full backups that are compressed where that is asked for.
     Compressed,
 }
 
@@ -85,6 +85,10 @@ pub(crate) trait Engine: Sync {
     /// Writes a backup into `dir`, synced; its bytes.
     fn backup_full(&self, _dir: &Path) -> Res<u64> {
         unsupported("backups")
+    }
+    /// The same compressed, where a full backup is not.
+    fn backup_compressed(&self, _dir: &Path) -> Res<u64> {
+        unsupported("compressed backups")
     }
     /// Writes what changed since the last one into the same `dir`, synced; its bytes.
     fn backup_delta(&self, _dir: &Path) -> Res<u64> {

@@ -1,8 +1,10 @@
 //! w9: bytes per record, in memory and on disk.
 
+use std::path::Path;
+
 use super::{How, Job, Outcome, Workload, less};
 use crate::data::{encoded, shuffled, users};
-use crate::engines::{Capability, Entry, Promise, Res, bytes_on_disk};
+use crate::engines::{Capability, Engine, Entry, Promise, Res, bytes_on_disk};
 
 pub(crate) static W9: Workload = Workload {
     name: "w9",
@@ -14,7 +16,9 @@ pub(crate) static W9: Workload = Workload {
         less("anonymous", "in memory of the process (RssAnon)", "bytes"),
         less("resident", "the same and what it mapped of files (VmRSS)", "bytes"),
         less("small", "on disk, closed, as small as its manual can make it (dictdb: the snapshot alone)", "bytes"),
-        less("closed", "the same (dictdb: what it keeps of its log, too)", "bytes"),
+        less("compressed", "the same compressed, where it is not but can be (dictdb: LZ4)", "bytes"),
+        less("compressed_share", "compressed it is", "times the same without"),
+        less("closed", "not compressed, and what it keeps beside it (dictdb: of its log)", "bytes"),
         less("loaded", "on disk after loading", "bytes"),
         less("log", "log written", "bytes"),
     ],
@@ -27,6 +31,15 @@ fn status(process: &str, name: &str) -> Res<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such figure")?;
     let kib: f64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024.0)
+}
+
+/// Of a compressed copy, which is removed again.
+fn compressed_bytes(engine: &dyn Engine, dir: &Path) -> Res<u64> {
+    let dir = dir.join("compressed");
+    std::fs::create_dir(&dir)?;
+    let bytes = engine.backup_compressed(&dir)?;
+    std::fs::remove_dir_all(&dir)?;
+    Ok(bytes)
 }
 
 fn bytes(job: &Job, entry: &Entry) -> Res<Outcome> {
@@ -63,9 +76,15 @@ fn bytes(job: &Job, entry: &Entry) -> Res<Outcome> {
     if entry.can(Capability::Reopen) {
         outcome.set("loaded", bytes_on_disk(&job.dir)? as f64 / records);
         let snapshot = engine.snapshot_bytes()?;
+        let compressed = entry.can(Capability::Compressed).then(|| compressed_bytes(&*engine, &job.dir)).transpose()?;
         engine.close_small()?;
         let closed = bytes_on_disk(&job.dir)?;
-        outcome.set("small", snapshot.unwrap_or(closed) as f64 / records);
+        let small = snapshot.unwrap_or(closed) as f64 / records;
+        outcome.set("small", small);
+        if let Some(bytes) = compressed {
+            outcome.set("compressed", bytes as f64 / records);
+            outcome.set("compressed_share", bytes as f64 / records / small);
+        }
         outcome.set("closed", closed as f64 / records);
     }
     if entry.name == "btreemap" {

@@ -1,6 +1,7 @@
 //! w8: from files to the first answer, in a process that has just begun. The files are in the system's page cache.
 
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -21,6 +22,13 @@ pub(crate) static W8: Workload = Workload {
         less("full", "restored from a full backup: one read", "s"),
         less("deltas", "restored from a full backup and 10 deltas of 1 % each: one read", "s"),
         less("deltas_full", "10 deltas and the full backup take", "times the full one alone"),
+        less("compressed", "restored from a compressed full backup: one read", "s"),
+        less("compressed_full", "the compressed full backup takes", "times the one that is not"),
+        less("disk", "a plain read of the full backup's bytes, from the disk", "s"),
+        less("full_disk", "restored from the full backup, from the disk: one read", "s"),
+        less("compressed_disk", "restored from the compressed full backup, from the disk: one read", "s"),
+        less("compressed_full_disk", "the compressed full backup from the disk takes", "times the one that is not"),
+        less("compressed_raw_disk", "the compressed full backup from the disk takes", "times the plain read"),
     ],
     how: How::Turns(Turns { state: State::Files, in_a_round: |_| 3, turn }),
 };
@@ -28,11 +36,11 @@ pub(crate) static W8: Workload = Workload {
 /// Workload names of the processes that w8 starts; nobody else asks for them.
 const PROBES: [&str; 3] = ["probe-read", "probe-scan", "probe-restore"];
 
-/// Directories: at rest, changed since, a full backup, a full backup and deltas.
-const DIRS: [&str; 4] = ["rest", "changed", "full", "deltas"];
+/// Directories: at rest, changed since, a full backup, a full backup and deltas, a compressed full backup.
+const DIRS: [&str; 5] = ["rest", "changed", "full", "deltas", "compressed"];
 
 pub(super) fn prepare(job: &Job, entry: &Entry) -> Res<()> {
-    let [rest, after, full, deltas] = DIRS.map(|name| job.dir.join(name));
+    let [rest, after, full, deltas, compressed] = DIRS.map(|name| job.dir.join(name));
     std::fs::create_dir(&rest)?;
     let engine = (entry.open)(&rest, Promise::Unsynced)?;
     load(&*engine, job.records)?;
@@ -54,6 +62,8 @@ pub(super) fn prepare(job: &Job, entry: &Entry) -> Res<()> {
         std::fs::create_dir(&scratch)?;
         let engine = (entry.open)(&scratch, Promise::Unsynced)?;
         load(&*engine, job.records)?;
+        std::fs::create_dir(&compressed)?;
+        engine.backup_compressed(&compressed)?;
         for dir in [&full, &deltas] {
             std::fs::create_dir(dir)?;
             engine.backup_full(dir)?;
@@ -70,7 +80,7 @@ pub(super) fn prepare(job: &Job, entry: &Entry) -> Res<()> {
 }
 
 fn turn(job: &Job, entry: &Entry, _: &dyn Engine, _: u64) -> Res<Outcome> {
-    let [rest, after, full, deltas] = DIRS.map(|name| job.dir.join(name));
+    let [rest, after, full, deltas, compressed] = DIRS.map(|name| job.dir.join(name));
     let mut outcome = Outcome::default();
     let first = probe(job, PROBES[0], &rest)?;
     outcome.set("first", first);
@@ -80,12 +90,51 @@ fn turn(job: &Job, entry: &Entry, _: &dyn Engine, _: u64) -> Res<Outcome> {
     }
     outcome.set("log", probe(job, PROBES[0], &after)?);
     if full.exists() {
-        let (full, deltas) = (probe(job, PROBES[2], &full)?, probe(job, PROBES[2], &deltas)?);
-        outcome.set("full", full);
-        outcome.set("deltas", deltas);
-        outcome.set("deltas_full", deltas / full);
+        let restore = |dir: &Path| probe(job, PROBES[2], dir);
+        let from_disk = |dir: &Path| forget(dir).and_then(|()| restore(dir));
+        let [in_cache, with_deltas, lz4] = [restore(&full)?, restore(&deltas)?, restore(&compressed)?];
+        outcome.set("full", in_cache);
+        outcome.set("deltas", with_deltas);
+        outcome.set("deltas_full", with_deltas / in_cache);
+        outcome.set("compressed", lz4);
+        outcome.set("compressed_full", lz4 / in_cache);
+        let [plain, lz4, raw] = [from_disk(&full)?, from_disk(&compressed)?, read_from_disk(&full)?];
+        outcome.set("disk", raw);
+        outcome.set("full_disk", plain);
+        outcome.set("compressed_disk", lz4);
+        outcome.set("compressed_full_disk", lz4 / plain);
+        outcome.set("compressed_raw_disk", lz4 / raw);
     }
     Ok(outcome)
+}
+
+fn files(dir: &Path) -> Res<Vec<PathBuf>> {
+    std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Drops the files, which were synced, from the system's page cache.
+fn forget(dir: &Path) -> Res<()> {
+    for file in files(dir)? {
+        let mut input = std::ffi::OsString::from("if=");
+        input.push(file);
+        let dropped = Command::new("dd").arg(input).args(["iflag=nocache", "count=0", "status=none"]).status()?;
+        if !dropped.success() {
+            return Err("dd cannot drop a file from the page cache".into());
+        }
+    }
+    Ok(())
+}
+
+/// Seconds that reading them takes then, from front to back and for nothing else.
+fn read_from_disk(dir: &Path) -> Res<f64> {
+    forget(dir)?;
+    let mut block = vec![0; 1 << 20];
+    let start = Instant::now();
+    for file in files(dir)? {
+        let mut file = std::fs::File::open(file)?;
+        while file.read(&mut block)? > 0 {}
+    }
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// Seconds from the start of a new process's `main` to its answer.
