@@ -225,3 +225,14 @@ pub(crate) fn joins(base: Point, state: &State) -> bool {
     let same_place = base.seq == state.seq && same_history;
     same_place && base.digest == state.digest() && base.lineage != Lineage::NONE
 }
+
+/// Lets the program's other threads go first, from here to the end of this one: nobody should wait for a core because
+/// a file is being written.
+pub(crate) fn give_way() {
+    /// What is added to a thread's niceness: such a thread gets a tenth of what one of the others does.
+    #[cfg(target_os = "linux")]
+    const NICE: i32 = 10;
+    // On Linux it is the thread's own; elsewhere it would be the whole program's.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(NICE);
+}

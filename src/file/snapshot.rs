@@ -8,24 +8,25 @@
 //!
 //! Tables stand in the order of their names, rows in the order of their keys; every frame bears the snapshot's seq.
 
+mod encode;
+
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
-use crate::file::blocks::{Block, BlockWriter, Decoded};
-use crate::file::compression::{Compression, Compressor};
+use crate::file::blocks::{Block, Decoded};
+use crate::file::compression::Compression;
 use crate::file::container::{ContainerReader, ContainerWriter, Frame, Item};
 use crate::file::header::{FileKind, Header};
 use crate::file::sink::Sink;
 use crate::file::{Made, Origin, pipeline};
-use crate::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+use crate::frame::{FrameHeader, FrameKind};
 use crate::history::Seq;
-use crate::limits::{BLOCK_BYTES, NAME_BYTES_MAX};
+use crate::limits::NAME_BYTES_MAX;
 use crate::progress::Watch;
 use crate::state::{Identity, State, TableState};
 use crate::value::Key;
-use crate::wire::{self, Malformed, Reader};
+use crate::wire::{Malformed, Reader};
 
 /// Writes a snapshot of `state` into `sink`.
 pub(crate) fn write(
@@ -37,107 +38,16 @@ pub(crate) fn write(
 ) -> Result<Made> {
     let header = origin.header(FileKind::Snapshot, state.identity);
     let mut out = ContainerWriter::begin(sink, &header)?;
-    let seed = state.identity.lineage.crc_seed();
     let total = state.record_count();
     let mut records = 0_u64;
-    let mut bytes = Vec::new();
-    let mut round = Round::new(compression, seed, state.seq);
-    let mut written = |count: u64, bytes: u64| {
-        records = records.saturating_add(count);
-        watch.report(records, Some(total), bytes, None)
+    let mut take = |frame: &[u8], rows: u64| {
+        out.frame(frame)?;
+        records = records.saturating_add(rows);
+        if rows > 0 { watch.report(records, Some(total), out.written(), None) } else { Ok(()) }
     };
-    for (name, table) in state.tables() {
-        bytes.clear();
-        let start = frame::begin(&mut bytes);
-        wire::put_str(&mut bytes, name);
-        table.definition().encode_into(&mut bytes);
-        wire::put_u64(&mut bytes, table.next_key());
-        wire::put_u64(&mut bytes, table.len() as u64);
-        frame::finish(&mut bytes, start, FrameKind::Table, seed, state.seq, Seq::ZERO);
-        out.frame(&bytes)?;
-
-        let mut rows = table.rows().values();
-        // Names and counts stand before the rows, so a block's rows are gathered first.
-        let mut block = BlockWriter::default();
-        loop {
-            while block.bytes() < BLOCK_BYTES
-                && let Some(row) = rows.next()
-            {
-                block.push(table.shapes().parts(row));
-            }
-            if block.len() == 0 {
-                break;
-            }
-            if round.push(&mut block) {
-                round.write(&mut out, &mut written)?;
-            }
-        }
-        round.write(&mut out, &mut written)?;
-    }
+    encode::frames(state, compression, &mut take)?;
     out.seal(state.seq, state.digest(), state.time, state.table_count() as u64, records)?;
     Ok(Made { records, commits: 0 })
-}
-
-/// A round ends with the block that reaches this many bytes.
-const ROUND_BYTES: usize = 4 << 20;
-
-/// Blocks of rows on their way into the file: made into frames by all cores where they are to be compressed.
-struct Round {
-    compression: Compression,
-    lineage_seed: u32,
-    seq: Seq,
-    threads: usize,
-    /// Frames, finished by `write`, and the rows in them.
-    frames: Vec<(Vec<u8>, u64)>,
-    bytes: usize,
-    /// Buffers of the round before.
-    spare: Vec<Vec<u8>>,
-}
-
-impl Round {
-    fn new(compression: Compression, lineage_seed: u32, seq: Seq) -> Round {
-        let threads = if compression == Compression::None { 1 } else { pipeline::cores() };
-        Round { compression, lineage_seed, seq, threads, frames: Vec::new(), bytes: 0, spare: Vec::new() }
-    }
-
-    /// Takes a block in. Says whether the round is full.
-    fn push(&mut self, block: &mut BlockWriter<'_>) -> bool {
-        let mut bytes = self.spare.pop().unwrap_or_default();
-        let rows = block.len() as u64;
-        bytes.clear();
-        frame::begin(&mut bytes);
-        block.finish(&mut bytes);
-        self.bytes = self.bytes.saturating_add(bytes.len());
-        self.frames.push((bytes, rows));
-        self.threads == 1 || self.bytes >= ROUND_BYTES
-    }
-
-    /// Writes the blocks of the round, and calls `each` with the rows of one and the bytes written so far.
-    fn write(&mut self, out: &mut ContainerWriter<'_>, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
-        let (lineage_seed, seq) = (self.lineage_seed, self.seq);
-        let threads = self.threads.min(self.frames.len());
-        let next = Mutex::new(self.frames.iter_mut());
-        let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let compressor = || match self.compression {
-            Compression::None => None,
-            Compression::Lz4 => Some(Compressor::new()),
-        };
-        pipeline::on_threads("dictdb-compress", threads, || {
-            let mut compressor = compressor();
-            while let Some((bytes, _)) = take() {
-                let compressed = compressor.as_mut().is_some_and(|one| one.compress(bytes, FRAME_HEADER_BYTES));
-                let kind = if compressed { FrameKind::CompressedRows } else { FrameKind::Rows };
-                frame::finish(bytes, 0, kind, lineage_seed, seq, Seq::ZERO);
-            }
-        });
-        for (bytes, rows) in self.frames.drain(..) {
-            out.frame(&bytes)?;
-            each(rows, out.written())?;
-            self.spare.push(bytes);
-        }
-        self.bytes = 0;
-        Ok(())
-    }
 }
 
 /// Reads a snapshot whole and checks it against its seal.

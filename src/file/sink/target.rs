@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::error::{Error, Result};
+use crate::file::give_way;
 use crate::storage::WriteFile;
 
 /// A file that is being written, with the hashes of what went into it so far.
@@ -73,6 +74,7 @@ impl Behind {
         // Handed over once the thread is there: one that cannot be started would take the target with it.
         let (hand_over, handed_over) = sync_channel::<Target>(1);
         let work = move || {
+            give_way();
             let Ok(mut target) = handed_over.recv() else { unreachable!("it is handed over at once") };
             for mut bytes in next {
                 if let Err(error) = target.write(&bytes) {
