@@ -24,6 +24,9 @@ use crate::state::{Identity, State, TableState};
 use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
 
+/// Smaller files are not worth a thread.
+const SMALL_BYTES: u64 = 4 << 20;
+
 /// Writes a snapshot of `state` into `sink`.
 pub(crate) fn write(sink: &mut Sink, state: &State, origin: &Origin, watch: &Watch<'_>) -> Result<Made> {
     let header = origin.header(FileKind::Snapshot, state.identity);
@@ -89,7 +92,7 @@ pub(crate) fn read(mut file: ContainerReader, watch: &Watch<'_>) -> Result<State
         records = records.saturating_add(count);
         watch.report(records, Some(expected.records), end, Some(file_bytes))
     };
-    let seal = pipeline::with_threads(pipeline::threads_for(file_bytes), Block::decode, |blocks| {
+    let seal = pipeline::with_threads(pipeline::threads_for(file_bytes, SMALL_BYTES), Block::decode, |blocks| {
         loop {
             let at = file.offset();
             let next = file.next();

@@ -3,10 +3,43 @@
 use std::borrow::Borrow;
 use std::ops::Bound;
 
+use arrayvec::ArrayVec;
 use triomphe::Arc;
 
 use super::leaf::{Leaf, Values};
-use super::{Inner, Node};
+use super::{Inner, Node, Tree};
+
+/// Keys that are warmed at once.
+pub(crate) const WARM_MAX: usize = 16;
+
+impl<K: Ord + Clone, V: Values> Tree<K, V> {
+    /// Looks at what a change of these keys will look at, so that it is in the cache by then. They wait for the memory all at
+    /// once: at each step none needs what another one finds.
+    pub(crate) fn warm<'q, Q: Ord + ?Sized + 'q>(
+        &self,
+        keys: impl Iterator<Item = &'q Q> + Clone,
+        touch: impl Fn(V::Out<'_>) -> u64,
+    ) where
+        K: Borrow<Q>,
+    {
+        let mut leaves: ArrayVec<&Leaf<K, V>, WARM_MAX> = ArrayVec::new();
+        let keys = keys.take(WARM_MAX);
+        for key in keys.clone() {
+            let mut node = &*self.root;
+            while let Node::Inner(inner) = node {
+                let Some(child) = inner.children.get(inner.child_of(key)) else { return };
+                node = child;
+            }
+            if let Node::Leaf(leaf) = node {
+                leaves.push(leaf);
+            }
+        }
+        let places: ArrayVec<Option<usize>, WARM_MAX> =
+            leaves.iter().zip(keys).map(|(leaf, key)| leaf.find(key).ok()).collect();
+        let values = || leaves.iter().zip(&places).filter_map(|(leaf, at)| leaf.values.get((*at)?));
+        std::hint::black_box(values().map(touch).fold(0, u64::wrapping_add));
+    }
+}
 
 /// A leaf that stays as it is while somebody holds it.
 #[derive(Debug)]
