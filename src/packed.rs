@@ -81,16 +81,53 @@ impl Packed {
 
     /// Puts another row in the place of one.
     pub(crate) fn replace(&mut self, at: usize, row: &[u8]) {
-        let Some(&span) = self.spans.get(at) else { return };
-        if span.len() == row.len()
-            && let Some(place) = self.bytes.get_mut(span.offset()..span.offset().saturating_add(span.len()))
-            && !place.is_empty()
-        {
+        let Some((offset, len)) = self.spans.get(at).map(|span| (span.offset(), span.len())) else { return };
+        if !is_inline(row.len()) || len == 0 || (row.len() > len && self.has_room(row.len())) {
+            self.remove(at);
+            self.insert(at, row);
+        } else if row.len() > len {
+            self.widen(at, row);
+        } else if let Some(place) = self.bytes.get_mut(offset..offset.saturating_add(row.len())) {
             place.copy_from_slice(row);
-            return;
+            if let Some(span) = self.spans.get_mut(at) {
+                *span = Span::new(offset, row.len());
+            }
+            self.waste(len.saturating_sub(row.len()));
         }
-        self.remove(at);
-        self.insert(at, row);
+    }
+
+    /// So many bytes more are of no row.
+    fn waste(&mut self, len: usize) {
+        self.garbage = self.garbage.saturating_add(len);
+        if self.garbage > self.bytes.len() / 4 {
+            *self = self.part(&self.spans);
+        }
+    }
+
+    /// Whether a row of so many bytes fits behind the last one as it is.
+    fn has_room(&self, len: usize) -> bool {
+        self.bytes.capacity().saturating_sub(self.bytes.len()) >= len
+    }
+
+    /// Puts a longer row in the place of one, and moves those behind it: in a full buffer the few bytes that a row most
+    /// often grows by seldom take another one.
+    #[cold]
+    fn widen(&mut self, at: usize, row: &[u8]) {
+        let Some(&span) = self.spans.get(at) else { return };
+        let (from, more) = (span.offset(), row.len().saturating_sub(span.len()));
+        let (to, end) = (from.saturating_add(span.len()), self.bytes.len());
+        self.bytes.reserve_exact(more);
+        self.bytes.resize(end.saturating_add(more), 0);
+        self.bytes.copy_within(to..end, to.saturating_add(more));
+        if let Some(place) = self.bytes.get_mut(from..from.saturating_add(row.len())) {
+            place.copy_from_slice(row);
+        }
+        for other in self.spans.iter_mut().filter(|span| span.len() > 0 && span.offset() > from) {
+            *other = Span::new(other.offset().saturating_add(more), other.len());
+        }
+        if let Some(own) = self.spans.get_mut(at) {
+            *own = Span::new(from, row.len());
+        }
     }
 
     fn store(&mut self, row: &[u8]) -> Span {
@@ -176,10 +213,7 @@ impl Values for Packed {
     fn remove(&mut self, at: usize) {
         let Some(gone) = self.spans.pop_at(at) else { return };
         if gone.len() > 0 {
-            self.garbage = self.garbage.saturating_add(gone.len());
-            if self.garbage > self.bytes.len() / 4 {
-                *self = self.part(&self.spans);
-            }
+            self.waste(gone.len());
         } else {
             // The last one takes the place of the one that goes.
             self.big.swap_remove(gone.offset());
@@ -251,6 +285,21 @@ mod tests {
             assert!(packed.garbage <= packed.bytes.len() / 4, "{} of {}", packed.garbage, packed.bytes.len());
         }
         assert_eq!(rows(&packed), model);
+    }
+
+    #[test]
+    fn a_row_that_grows_or_shrinks_by_a_byte_takes_no_more_than_that_in_a_full_buffer() {
+        let values = [7; 100];
+        let mut packed = Packed::new();
+        packed.extend(std::iter::repeat_n(Parts { number: Some(0), names: &[], values: &values }, LEAF_MAX));
+        let mut model = rows(&packed);
+        for (at, len) in [(0, 102), (47, 102), (20, 100), (20, 101), (21, 102), (0, 99), (46, 103)] {
+            model[at] = vec![at as u8; len];
+            packed.replace(at, &model[at]);
+            assert_eq!(rows(&packed), model);
+        }
+        let live: usize = model.iter().map(Vec::len).sum();
+        assert!(packed.bytes.capacity() <= live + 5, "{} for {live}", packed.bytes.capacity());
     }
 
     #[test]

@@ -50,6 +50,19 @@ impl Rows {
         }
     }
 
+    /// Looks at what a change of the rows under these keys will look at.
+    pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = &'k Key> + Clone) {
+        // One byte of each cache line.
+        let touch = |row: &[u8]| row.iter().step_by(64).map(|byte| u64::from(*byte)).sum();
+        match self {
+            Rows::Ints(tree) => {
+                let integers = keys.filter_map(|key| if let Key::Int(n) = key { Some(n) } else { None });
+                tree.warm(integers, touch);
+            }
+            Rows::Keys(tree) => tree.warm(keys, touch),
+        }
+    }
+
     /// Puts a row under a key. Where it replaces one, `old` sees that before it goes, and the outcome is `true`.
     pub(crate) fn insert(&mut self, key: Key, row: &[u8], old: impl FnOnce(&[u8])) -> bool {
         let replace = |rows: &mut Packed, at: usize, row: &[u8]| {

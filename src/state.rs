@@ -4,13 +4,14 @@
 //! the other does afterwards. [`State::apply`] is the only way in which a state changes: live commits, restore,
 //! recovery and followers all go through it, and it is deterministic.
 
-mod prepare;
+mod place;
+mod prepared;
 
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-pub(crate) use self::prepare::Prepared;
+pub(crate) use self::place::InPlace;
 use crate::definition::{FieldType, TableDefinition};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::limits::{NAME_BYTES_MAX, ROW_BYTES_MAX};
@@ -20,6 +21,8 @@ use crate::rows::{self, Rows};
 use crate::tree::Tree;
 use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
+
+pub(crate) use self::prepared::{Change, Changes, Prepared, Preparer};
 
 /// One table.
 #[derive(Clone, Debug)]
@@ -198,6 +201,17 @@ impl TableState {
         let new = self.shapes.store(row, |shapes, stored, new| {
             rows.insert(key, stored, |row| old = Some(shapes.summary(row)));
             new
+        });
+        self.count_in(new);
+        self.forget(old)
+    }
+
+    /// The same for one of a shape that the table has, which was counted.
+    fn put_counted(&mut self, key: Key, row: &Parts<'_>, new: Summary) -> bool {
+        self.count_key(&key);
+        let (mut old, rows) = (None, &mut self.rows);
+        self.shapes.store_counted(row, |shapes, stored| {
+            rows.insert(key, stored, |row| old = Some(shapes.summary(row)));
         });
         self.count_in(new);
         self.forget(old)
@@ -444,9 +458,7 @@ impl State {
     ///
     /// On failure the state holds part of the commit and must be thrown away.
     pub(crate) fn apply(&mut self, seq: Seq, payload: &[u8]) -> Result<Applied, Mismatch> {
-        if self.seq.next() != Some(seq) {
-            return Err(Mismatch { at: 0, expected: format!("the commit after seq {}, not seq {seq}", self.seq) });
-        }
+        self.expect(seq)?;
         let mut reader = CommitReader::new(payload)?;
         let mut applied = Applied::default();
         loop {
@@ -487,6 +499,14 @@ impl State {
         self.time = reader.time();
         self.seq = seq;
         Ok(applied)
+    }
+
+    /// Whether this is the seq of the next commit.
+    fn expect(&self, seq: Seq) -> Result<(), Mismatch> {
+        if self.seq.next() == Some(seq) {
+            return Ok(());
+        }
+        Err(Mismatch { at: 0, expected: format!("the commit after seq {}, not seq {seq}", self.seq) })
     }
 }
 

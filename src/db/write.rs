@@ -17,7 +17,7 @@ use crate::log::SegmentEnd;
 use crate::mutation::CommitWriter;
 use crate::put::Put;
 use crate::ring::Ring;
-use crate::state::{Prepared, State, TableState};
+use crate::state::{InPlace, State, TableState};
 use crate::store::{Durability, Store};
 use crate::value::Key;
 
@@ -39,8 +39,7 @@ struct Change<'c> {
     key: &'c Key,
     /// The record, and which field of it the key is; `None` where the record goes.
     row: Option<(usize, &'c [u8])>,
-    /// Where it can be made in place.
-    prepared: Option<Prepared>,
+    in_place: Option<InPlace>,
 }
 
 impl DictDb {
@@ -63,8 +62,8 @@ impl DictDb {
         if is_new && place.is_taken() {
             return Err(Error::DuplicateKey { table: table.to_owned(), key: put.key });
         }
-        let prepared = held.prepare(&place, Some(&put.row), &mut writer.stored);
-        let change = Change { table, key: &put.key, row: Some((put.field, &put.row)), prepared };
+        let in_place = held.in_place(&place, Some(&put.row), &mut writer.stored);
+        let change = Change { table, key: &put.key, row: Some((put.field, &put.row)), in_place };
         self.commit_one(writer, state, time, &change)?;
         Ok((put, place.is_taken()))
     }
@@ -78,8 +77,8 @@ impl DictDb {
         let held = held.ok_or_else(|| no_table(table))?;
         let place = held.look(key, is_shared);
         if place.is_taken() {
-            let prepared = held.prepare(&place, None, &mut writer.stored);
-            self.commit_one(writer, state, time, &Change { table, key, row: None, prepared })?;
+            let in_place = held.in_place(&place, None, &mut writer.stored);
+            self.commit_one(writer, state, time, &Change { table, key, row: None, in_place })?;
         }
         Ok(place.is_taken())
     }
@@ -101,15 +100,15 @@ impl DictDb {
             None => commit.delete(frame, change.table, change.key),
         }
         let fills_a_segment = self.store().is_some_and(|store| store.fills_a_segment(frame.len()));
-        let logged = match &change.prepared {
-            Some(prepared) if !fills_a_segment => {
+        let logged = match &change.in_place {
+            Some(in_place) if !fills_a_segment => {
                 let lineage = state.identity.lineage;
                 // Nobody changes the state meanwhile: the writer is this one.
                 drop(state);
                 let logged = self.log_commit(lineage, frame, start, seq, time, || None);
                 let mut state = self.write_state();
                 if let Some(table) = state.table_mut(change.table) {
-                    table.apply_prepared(change.key, prepared, stored);
+                    table.apply_in_place(change.key, in_place, stored);
                 }
                 (state.seq, state.time) = (seq, time);
                 logged

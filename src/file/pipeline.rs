@@ -12,12 +12,10 @@ use std::thread;
 const THREADS_MAX: usize = 8;
 /// Beyond this many bytes waiting jobs are done by whoever gives them out.
 const WAITING_BYTES_MAX: usize = 4 << 20;
-/// Files below this are not worth a thread.
-const FILE_BYTES_MIN: u64 = 4 << 20;
 
-/// How many threads a file of so many bytes is worth.
-pub(crate) fn threads_for(file_bytes: u64) -> usize {
-    if file_bytes <= FILE_BYTES_MIN { 1 } else { cores() }
+/// How many threads a file of so many bytes is worth; one of `small` bytes is worth no other.
+pub(crate) fn threads_for(file_bytes: u64, small: u64) -> usize {
+    if file_bytes <= small { 1 } else { cores() }
 }
 
 /// How many threads are worth it at all.

@@ -28,6 +28,9 @@ use crate::state::{Identity, State, TableState};
 use crate::value::Key;
 use crate::wire::{Malformed, Reader};
 
+/// Smaller files are not worth a thread.
+const SMALL_BYTES: u64 = 4 << 20;
+
 /// Writes a snapshot of `state` into `sink`.
 pub(crate) fn write(
     compression: Compression,
@@ -71,7 +74,7 @@ pub(crate) fn read(mut file: ContainerReader, watch: &Watch<'_>) -> Result<State
         records = records.saturating_add(count);
         watch.report(records, Some(expected.records), end, Some(file_bytes))
     };
-    let seal = pipeline::with_threads(pipeline::threads_for(file_bytes), Block::decode, |blocks| {
+    let seal = pipeline::with_threads(pipeline::threads_for(file_bytes, SMALL_BYTES), Block::decode, |blocks| {
         loop {
             let at = file.offset();
             let next = file.next();

@@ -178,10 +178,15 @@ impl Shapes {
     ) -> R {
         let number = self.number(names);
         let parts = Parts { number, names, values };
+        self.store_counted(&parts, |shapes, stored| put(shapes, stored, shapes.summary_of(&parts)))
+    }
+
+    /// The same for one that was taken apart.
+    pub(crate) fn store_counted<R>(&mut self, parts: &Parts<'_>, put: impl FnOnce(&Shapes, &[u8]) -> R) -> R {
         let mut stored = std::mem::take(&mut self.scratch);
         stored.clear();
         parts.append_to(&mut stored);
-        let outcome = put(self, &stored, self.summary_of(&parts));
+        let outcome = put(self, &stored);
         if stored.capacity() <= SCRATCH_BYTES_MAX {
             self.scratch = stored;
         }

@@ -3,10 +3,43 @@
 use std::borrow::Borrow;
 use std::ops::Bound;
 
+use arrayvec::ArrayVec;
 use triomphe::Arc;
 
 use super::leaf::{Leaf, Values};
-use super::{Inner, Node};
+use super::{Inner, Node, Tree};
+
+/// Keys that are warmed at once.
+pub(crate) const WARM_MAX: usize = 16;
+
+impl<K: Ord + Clone, V: Values> Tree<K, V> {
+    /// Looks at what a change of these keys will look at, so that it is in the cache by then. They wait for the memory all at
+    /// once: at each step none needs what another one finds.
+    pub(crate) fn warm<'q, Q: Ord + ?Sized + 'q>(
+        &self,
+        keys: impl Iterator<Item = &'q Q> + Clone,
+        touch: impl Fn(V::Out<'_>) -> u64,
+    ) where
+        K: Borrow<Q>,
+    {
+        let mut leaves: ArrayVec<&Leaf<K, V>, WARM_MAX> = ArrayVec::new();
+        let keys = keys.take(WARM_MAX);
+        for key in keys.clone() {
+            let mut node = &*self.root;
+            while let Node::Inner(inner) = node {
+                let Some(child) = inner.children.get(inner.child_of(key)) else { return };
+                node = child;
+            }
+            if let Node::Leaf(leaf) = node {
+                leaves.push(leaf);
+            }
+        }
+        let places: ArrayVec<Option<usize>, WARM_MAX> =
+            leaves.iter().zip(keys).map(|(leaf, key)| leaf.find(key).ok()).collect();
+        let values = || leaves.iter().zip(&places).filter_map(|(leaf, at)| leaf.values.get((*at)?));
+        std::hint::black_box(values().map(touch).fold(0, u64::wrapping_add));
+    }
+}
 
 /// A leaf that stays as it is while somebody holds it.
 #[derive(Debug)]
@@ -53,6 +86,62 @@ impl<K: Ord + Clone, V: Values> SharedLeaf<K, V> {
         K: Borrow<Q>,
     {
         self.leaf().end(to)
+    }
+}
+
+impl<K: Ord + Clone, V: Values> Tree<K, V> {
+    /// The leaf that holds the first entry from a bound on, and which one that is.
+    pub(crate) fn leaf_from<Q: Ord + ?Sized>(&self, mut from: Bound<&Q>) -> Option<(SharedLeaf<K, V>, usize)>
+    where
+        K: Borrow<Q>,
+    {
+        let (mut node, mut right) = (&self.root, None);
+        loop {
+            match &**node {
+                Node::Inner(inner) => {
+                    let child = match from {
+                        Bound::Unbounded => 0,
+                        Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
+                    };
+                    right = inner.children.get(child.saturating_add(1)).or(right);
+                    node = inner.children.get(child)?;
+                }
+                Node::Leaf(leaf) => {
+                    let at = leaf.begin(from);
+                    if at < leaf.keys.len() {
+                        return Some((SharedLeaf(node.clone()), at));
+                    }
+                    (node, from) = (right.take()?, Bound::Unbounded);
+                }
+            }
+        }
+    }
+
+    /// The leaf that holds the last entry up to a bound, and how many of it are not behind the bound.
+    pub(crate) fn leaf_back_from<Q: Ord + ?Sized>(&self, mut from: Bound<&Q>) -> Option<(SharedLeaf<K, V>, usize)>
+    where
+        K: Borrow<Q>,
+    {
+        let (mut node, mut left) = (&self.root, None);
+        loop {
+            match &**node {
+                Node::Inner(inner) => {
+                    let child = match from {
+                        Bound::Unbounded => inner.children.len().saturating_sub(1),
+                        Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
+                    };
+                    left = child.checked_sub(1).and_then(|child| inner.children.get(child)).or(left);
+                    node = inner.children.get(child)?;
+                }
+                Node::Leaf(leaf) => {
+                    let end = leaf.end(from);
+                    if end > 0 {
+                        return Some((SharedLeaf(node.clone()), end));
+                    }
+                    (node, from) = (left.take()?, Bound::Unbounded);
+                }
+            }
+        }
     }
 }
 

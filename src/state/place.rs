@@ -13,9 +13,9 @@ pub(crate) struct Place {
     old: Option<Summary>,
 }
 
-/// What is known of a change before it is made.
+/// What is known of a change before it is made, which can be made in place.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct InPlace {
     /// Of the record to be put, and the number of its shape; `None` where the record goes.
     new: Option<(Option<usize>, Summary)>,
     /// Of the record that is there.
@@ -44,7 +44,7 @@ impl TableState {
 
     /// Prepares a valid row to be put there, or for none, the record that is there to go: `stored` gets what the table
     /// is to hold. `None` where something would have to be copied or added first.
-    pub(crate) fn prepare(&self, place: &Place, row: Option<&[u8]>, stored: &mut Vec<u8>) -> Option<Prepared> {
+    pub(crate) fn in_place(&self, place: &Place, row: Option<&[u8]>, stored: &mut Vec<u8>) -> Option<InPlace> {
         if place.is_shared {
             return None;
         }
@@ -52,12 +52,12 @@ impl TableState {
             Some(row) => Some(self.shapes.prepare(self.shapes.split(row), stored)?),
             None => None,
         };
-        Some(Prepared { new, old: place.old })
+        Some(InPlace { new, old: place.old })
     }
 
-    /// Makes the change that was prepared on this state.
-    pub(crate) fn apply_prepared(&mut self, key: &Key, prepared: &Prepared, stored: &[u8]) {
-        match prepared.new {
+    /// Makes the change, which was prepared on this state.
+    pub(crate) fn apply_in_place(&mut self, key: &Key, change: &InPlace, stored: &[u8]) {
+        match change.new {
             Some((number, new)) => {
                 self.rows.insert(key.clone(), stored, |_| ());
                 self.shapes.had(number);
@@ -66,6 +66,6 @@ impl TableState {
             }
             None => _ = self.rows.remove(key, |_| ()),
         }
-        self.forget(prepared.old);
+        self.forget(change.old);
     }
 }

@@ -1,0 +1,270 @@
+//! Commits checked apart from the state that they will be applied to, so that other threads can do that.
+//!
+//! All that a commit of puts and deletes has to be checked for, but whether what it deletes is there, needs the tables'
+//! definitions and shapes, and not their rows. A commit that is anything else, or wrong, is left to [`State::apply`], which
+//! says what is wrong with it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::vec::Drain;
+
+use super::{Applied, Mismatch, State, TableState};
+use crate::history::{Seq, Timestamp};
+use crate::mutation::{CommitReader, Event};
+use crate::row::{Parts, Summary};
+use crate::tree::WARM_MAX;
+use crate::value::Key;
+
+/// What it takes to check commits.
+#[derive(Debug)]
+pub(crate) struct Preparer {
+    /// In the order of their names, without rows.
+    tables: Vec<(Arc<str>, TableState)>,
+}
+
+/// What was made of a commit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Prepared {
+    /// So many changes.
+    Ready(usize),
+    /// It is for [`State::apply`], for example because of names that no row has had yet.
+    Not,
+    /// The same, and it may change which tables there are: what was prepared of later ones is of no use.
+    Tables,
+}
+
+/// A put or a delete.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// Which of the tables.
+    table: usize,
+    key: Key,
+    /// Where it stands in the payload.
+    at: usize,
+    /// What is put: the number of its shape, and where the values stand.
+    put: Option<(usize, Range<usize>, Summary)>,
+}
+
+/// Changes in their order, each group of which is looked for in the state before the first of it is applied.
+pub(crate) struct Changes<'c> {
+    preparer: &'c Preparer,
+    changes: Drain<'c, Change>,
+    /// How many were left behind those that were looked for.
+    cold: usize,
+}
+
+impl<'c> Changes<'c> {
+    pub(crate) fn new(preparer: &'c Preparer, changes: &'c mut Vec<Change>) -> Changes<'c> {
+        Changes { preparer, cold: changes.len(), changes: changes.drain(..) }
+    }
+
+    fn next(&mut self, state: &State) -> Option<Change> {
+        let left = self.changes.as_slice();
+        if left.len() <= self.cold {
+            self.cold = left.len().saturating_sub(WARM_MAX);
+            self.warm(state, left.get(..WARM_MAX).unwrap_or(left));
+        }
+        self.changes.next()
+    }
+
+    /// Of changes in one table; most often they are.
+    fn warm(&self, state: &State, group: &[Change]) {
+        let Some(first) = group.first() else { return };
+        let name = self.preparer.tables.get(first.table).map(|(name, _)| &**name);
+        if let Some(table) = name.and_then(|name| state.table(name)) {
+            table.rows.warm(group.iter().filter(|change| change.table == first.table).map(|change| &change.key));
+        }
+    }
+}
+
+impl Preparer {
+    /// Puts the changes of a commit behind `changes`; none of one that is not ready.
+    pub(crate) fn prepare(&self, payload: &[u8], changes: &mut Vec<Change>) -> Prepared {
+        let before = changes.len();
+        let prepared = self.read(payload, changes);
+        if !matches!(prepared, Prepared::Ready(_)) {
+            changes.truncate(before);
+        }
+        prepared
+    }
+
+    fn read(&self, payload: &[u8], changes: &mut Vec<Change>) -> Prepared {
+        let Ok(mut reader) = CommitReader::new(payload) else { return Prepared::Not };
+        let (before, mut is_ready) = (changes.len(), true);
+        loop {
+            let at = reader.pos();
+            let (name, event) = match reader.next() {
+                Ok(Some(next)) => next,
+                Ok(None) if is_ready => return Prepared::Ready(changes.len().saturating_sub(before)),
+                Ok(None) | Err(_) => return Prepared::Not,
+            };
+            if matches!(event, Event::Create { .. } | Event::Drop) {
+                return Prepared::Tables;
+            }
+            match self.change(name, event, at, reader.pos()) {
+                Some(change) => changes.push(change),
+                None => is_ready = false,
+            }
+        }
+    }
+
+    /// `None` for one that is not prepared.
+    fn change(&self, name: &str, event: Event<'_>, at: usize, end: usize) -> Option<Change> {
+        let table = self.tables.binary_search_by(|(other, _)| (**other).cmp(name)).ok()?;
+        let (_, state) = self.tables.get(table)?;
+        match event {
+            Event::Put { key_field, names, values } => {
+                let number = state.shapes.find(names)?;
+                let key = state.admit(names, values, Some(key_field)).ok()?;
+                let summary = state.shapes.summary_of(&Parts { number: Some(number), names, values });
+                let values = end.saturating_sub(values.len())..end;
+                Some(Change { table, key, at, put: Some((number, values, summary)) })
+            }
+            Event::Delete { key } => Some(Change { table, key, at, put: None }),
+            Event::Create { .. } | Event::Drop => None,
+        }
+    }
+}
+
+impl State {
+    /// What it takes to check commits that come behind this state, until one changes which tables there are.
+    pub(crate) fn preparer(&self) -> Preparer {
+        Preparer { tables: self.tables().map(|(name, table)| (name.clone(), table.without_rows())).collect() }
+    }
+
+    /// As [`State::apply`], for a commit that was checked: the next `count` changes.
+    ///
+    /// None of the commits since they were prepared may have changed which tables there are.
+    pub(crate) fn apply_prepared(
+        &mut self,
+        seq: Seq,
+        payload: &[u8],
+        changes: &mut Changes<'_>,
+        count: usize,
+    ) -> Result<Applied, Mismatch> {
+        self.expect(seq)?;
+        let mut applied = Applied::default();
+        for _ in 0..count {
+            let Some(Change { table, key, at, put }) = changes.next(self) else { break };
+            let preparer = changes.preparer;
+            let found = preparer.tables.get(table).and_then(|(name, _)| Some((name, self.tables.get_mut(&**name)?)));
+            let Some((name, table)) = found else { unreachable!("the tables are those that it was prepared for") };
+            if let Some((number, values, summary)) = put {
+                let values = payload.get(values).unwrap_or_default();
+                table.put_counted(key, &Parts { number: Some(number), names: &[], values }, summary);
+                applied.puts = applied.puts.saturating_add(1);
+            } else if table.delete(&key) {
+                applied.deletes = applied.deletes.saturating_add(1);
+            } else {
+                return Err(Mismatch { at, expected: format!("a record {key} of table {name:?} to delete") });
+            }
+        }
+        let time = payload.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes));
+        (self.time, self.seq) = (Timestamp::from_micros(time), seq);
+        Ok(applied)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::TableDefinition;
+    use crate::mutation::CommitWriter;
+    use crate::row::encode_record;
+    use crate::state::Identity;
+    use crate::{Record, record};
+
+    fn payload(body: impl FnOnce(&mut CommitWriter, &mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = CommitWriter::begin(&mut out);
+        body(&mut writer, &mut out);
+        CommitWriter::set_time(&mut out, Timestamp::from_micros(7));
+        out
+    }
+
+    fn row(record: &Record) -> Vec<u8> {
+        let mut row = Vec::new();
+        encode_record(record, &mut row).unwrap();
+        row
+    }
+
+    /// Two tables, the first with a hundred rows.
+    fn state() -> State {
+        let mut state = State::empty(Identity::fresh());
+        let first = payload(|writer, out| {
+            for table in ["a", "b"] {
+                writer.create(out, table, &TableDefinition::new("id"));
+            }
+            (0..100).for_each(|n| writer.put(out, "a", 0, &row(&record! { "id": n, "n": n })));
+        });
+        state.apply(Seq::new(1), &first).unwrap();
+        state
+    }
+
+    /// What becomes of the state on either way.
+    fn both_ways(payload: &[u8]) -> (Result<Applied, (usize, String)>, State) {
+        let (mut plain, mut prepared) = (state(), state());
+        let wrong = |m: Mismatch| (m.at, m.expected);
+        let outcome = plain.apply(Seq::new(2), payload).map_err(wrong);
+        let (preparer, mut changes) = (prepared.preparer(), Vec::new());
+        if let Prepared::Ready(count) = preparer.prepare(payload, &mut changes) {
+            let mut changes = Changes::new(&preparer, &mut changes);
+            assert_eq!(prepared.apply_prepared(Seq::new(2), payload, &mut changes, count).map_err(wrong), outcome);
+            assert_eq!((prepared.digest(), prepared.row_bytes()), (plain.digest(), plain.row_bytes()));
+            assert!(outcome.is_err() || (prepared.seq, prepared.time) == (plain.seq, plain.time));
+        } else {
+            assert!(changes.is_empty(), "nothing of a commit that is not ready is left");
+        }
+        (outcome, plain)
+    }
+
+    #[test]
+    fn a_commit_prepared_does_what_it_does_unprepared() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let commit = payload(|writer, out| {
+                for _ in 0..rng.usize(1..60) {
+                    let id = rng.i64(0..110);
+                    match rng.u8(0..20) {
+                        0..3 => writer.delete(out, "a", &Key::Int(id)),
+                        3 => writer.put(out, "b", 0, &row(&record! { "id": id })),
+                        _ => writer.put(out, "a", 0, &row(&record! { "id": id, "n": rng.i64(0..1_000_000) })),
+                    }
+                }
+            });
+            let _ = both_ways(&commit);
+        }
+    }
+
+    #[test]
+    fn a_delete_of_what_is_not_there_is_refused_at_its_place_prepared_or_not() {
+        let mut at = 0;
+        let commit = payload(|writer, out| {
+            writer.put(out, "a", 0, &row(&record! { "id": 1, "n": 2 }));
+            writer.delete(out, "a", &Key::Int(1));
+            at = out.len();
+            writer.delete(out, "a", &Key::Int(1));
+        });
+        let (outcome, _) = both_ways(&commit);
+        assert_eq!(outcome, Err((at, "a record 1 of table \"a\" to delete".to_owned())));
+    }
+
+    #[test]
+    fn what_needs_more_than_definitions_and_shapes_is_not_prepared() {
+        let preparer = state().preparer();
+        let prepare = |payload: &[u8]| preparer.prepare(payload, &mut Vec::new());
+        let known = row(&record! { "id": 1, "n": 2 });
+        let new = row(&record! { "id": 1, "new": 2 });
+        assert!(matches!(prepare(&payload(|w, out| w.put(out, "a", 0, &known))), Prepared::Ready(1)));
+        assert!(matches!(prepare(&payload(|w, out| w.put(out, "a", 0, &new))), Prepared::Not));
+        assert!(matches!(prepare(&payload(|w, out| w.put(out, "a", 1, &known))), Prepared::Not));
+        assert!(matches!(prepare(&payload(|w, out| w.put(out, "c", 0, &known))), Prepared::Not));
+        assert!(matches!(prepare(&payload(|w, out| w.drop_table(out, "a"))), Prepared::Tables));
+        // The new names stand before the table that is dropped.
+        let both = payload(|w, out| {
+            w.put(out, "a", 0, &new);
+            w.drop_table(out, "b");
+        });
+        assert!(matches!(prepare(&both), Prepared::Tables));
+    }
+}
