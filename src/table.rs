@@ -64,7 +64,7 @@ impl Table {
     /// [`Error::DuplicateKey`], [`Error::InvalidKey`], [`Error::SchemaViolation`], [`Error::Encode`] (over 100 levels
     /// deep), [`Error::TooLarge`], [`Error::NoSuchTable`], [`Error::NestedWrite`].
     pub fn insert(&self, record: impl Into<Record>) -> Result<Key> {
-        with_encoded(&self.name, &record.into(), |row| insert(&self.db, &self.name, row))
+        with_encoded(&self.name, &record.into(), |row| self.db.insert(&self.name, row))
     }
 
     /// Adds records in one commit, all or none. Gives their keys in order.
@@ -82,7 +82,7 @@ impl Table {
     /// # Errors
     /// As [`insert`](Table::insert), but for the duplicate.
     pub fn upsert(&self, record: impl Into<Record>) -> Result<(Key, Upserted)> {
-        with_encoded(&self.name, &record.into(), |row| upsert(&self.db, &self.name, row))
+        with_encoded(&self.name, &record.into(), |row| self.db.upsert(&self.name, row))
     }
 
     /// Merges fields into the record with this key: those that it has are overwritten in place, new ones come last.
@@ -212,18 +212,7 @@ impl fmt::Debug for Table {
     }
 }
 
-/// Commits an encoded record; see [`Table::insert`].
-pub(crate) fn insert(db: &DictDb, table: &str, row: &[u8]) -> Result<Key> {
-    db.put(table, true, |state| put::keyed(state, table, row)).map(|(put, _)| put.key)
-}
-
-/// See [`Table::upsert`].
-pub(crate) fn upsert(db: &DictDb, table: &str, row: &[u8]) -> Result<(Key, Upserted)> {
-    let (put, replaced) = db.put(table, false, |state| put::keyed(state, table, row))?;
-    Ok((put.key, if replaced { Upserted::Replaced } else { Upserted::Inserted }))
-}
-
-/// See [`Table::replace`].
+/// Commits an encoded record; see [`Table::replace`].
 pub(crate) fn replace(db: &DictDb, table: &str, row: &[u8]) -> Result<Key> {
     db.put(table, false, |state| put::replacing(state, table, row)).map(|(put, _)| put.key)
 }

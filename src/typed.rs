@@ -96,7 +96,7 @@ impl<T: Serialize> TypedTable<T> {
     /// # Errors
     /// As [`Table::insert`].
     pub fn insert(&self, value: &T) -> Result<Key> {
-        self.with_row(value, |row| table::insert(self.table.db(), self.table.name(), row))
+        self.with_row(value, |row| self.table.db().insert(self.table.name(), row))
     }
 
     /// Adds records in one commit, all or none; see [`Table::insert_many`].
@@ -115,7 +115,7 @@ impl<T: Serialize> TypedTable<T> {
     /// # Errors
     /// As [`Table::upsert`].
     pub fn upsert(&self, value: &T) -> Result<(Key, Upserted)> {
-        self.with_row(value, |row| table::upsert(self.table.db(), self.table.name(), row))
+        self.with_row(value, |row| self.table.db().upsert(self.table.name(), row))
     }
 
     /// Replaces the whole of the record with the same primary key; see [`Table::replace`].

@@ -6,8 +6,8 @@ mod tests;
 mod write;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError, Weak};
 
 use self::write::Writer;
 use crate::clock::{Clock, SystemClock};
@@ -73,6 +73,8 @@ struct Shared {
     state: RwLock<State>,
     /// Always holds the commits up to at least `state.seq`, as far as it reaches back.
     ring: Mutex<Ring>,
+    /// A reader has waited for the writer: so many commits to come keep out of the way of others.
+    considerate: AtomicU32,
     /// Token of the thread inside a transaction's closure; 0 for none.
     in_transaction: AtomicUsize,
     clock: Arc<dyn Clock>,
@@ -164,6 +166,7 @@ impl DictDb {
             writer: Mutex::default(),
             ring: Mutex::new(ring),
             state: RwLock::new(state),
+            considerate: AtomicU32::new(0),
             in_transaction: AtomicUsize::new(0),
             clock,
             access,
@@ -366,7 +369,14 @@ impl DictDb {
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
         // A panic inside the engine poisons `writer`; what readers see is the last state that was complete enough to
         // be memory-safe, and they may go on.
-        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+        match self.shared.state.try_read() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.shared.considerate.store(write::CONSIDERATE_COMMITS, Ordering::Relaxed);
+                self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+            }
+        }
     }
 
     pub(crate) fn ring_slice(&self, after: Seq, last: Seq) -> Result<RingSlice, Unserved> {

@@ -113,7 +113,7 @@ fn after_a_panic_inside_the_engine_reads_go_on_and_writes_are_refused() {
 }
 
 #[test]
-fn a_commit_is_the_same_whether_or_not_a_view_shares_what_it_changes() {
+fn a_commit_is_the_same_in_one_step_or_two_and_whether_or_not_a_view_shares_what_it_changes() {
     let clock = crate::clock::ManualClock::new(Timestamp::default());
     let build = || {
         let state = State::empty(Identity { lineage: Lineage::NONE, parent: None });
@@ -131,6 +131,8 @@ fn a_commit_is_the_same_whether_or_not_a_view_shares_what_it_changes() {
             1 => views.clear(),
             _ => {}
         }
+        // In one step or in two.
+        viewed.shared.considerate.store(rng.u32(0..2), Ordering::Relaxed);
         let (kind, seed) = (rng.u8(0..6), rng.u64(..));
         let outcomes = [&alone, &viewed].map(|db| {
             let mut rng = fastrand::Rng::with_seed(seed);
