@@ -18,7 +18,7 @@ const BEHIND_BYTES: u64 = 4 << 20;
 /// A file that is being written, with the hashes of what went into it so far.
 pub(crate) struct Sink {
     /// One of the two has the file.
-    here: Option<Target>,
+    here: Option<Box<Target>>,
     behind: Option<Behind>,
     buffer: Vec<u8>,
     written: u64,

@@ -27,8 +27,8 @@ pub(super) struct Target {
 const SYNC_BYTES: usize = 16 << 20;
 
 impl Target {
-    pub(super) fn new(file: Box<dyn WriteFile>, path: PathBuf) -> Target {
-        Target { file, path, content: Xxh3Default::new(), crc: crc32fast::Hasher::new(), unsynced: 0 }
+    pub(super) fn new(file: Box<dyn WriteFile>, path: PathBuf) -> Box<Target> {
+        Box::new(Target { file, path, content: Xxh3Default::new(), crc: crc32fast::Hasher::new(), unsynced: 0 })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -60,7 +60,7 @@ impl Target {
 pub(super) struct Behind {
     to_write: SyncSender<Vec<u8>>,
     written: Receiver<Vec<u8>>,
-    thread: JoinHandle<(Target, Result<()>)>,
+    thread: JoinHandle<(Box<Target>, Result<()>)>,
 }
 
 /// Buffers on their way to the thread: what it writes while the next are filled.
@@ -68,11 +68,11 @@ const BUFFERS: usize = 4;
 
 impl Behind {
     /// Gives the target back where there is no thread to be had.
-    pub(super) fn start(target: Target) -> Result<Behind, Target> {
+    pub(super) fn start(target: Box<Target>) -> Result<Behind, Box<Target>> {
         let (to_write, next) = sync_channel::<Vec<u8>>(BUFFERS);
         let (done, written) = sync_channel::<Vec<u8>>(BUFFERS);
         // Handed over once the thread is there: one that cannot be started would take the target with it.
-        let (hand_over, handed_over) = sync_channel::<Target>(1);
+        let (hand_over, handed_over) = sync_channel::<Box<Target>>(1);
         let work = move || {
             give_way();
             let Ok(mut target) = handed_over.recv() else { unreachable!("it is handed over at once") };
@@ -101,7 +101,7 @@ impl Behind {
     }
 
     /// Returns once all is written.
-    pub(super) fn end(self) -> (Target, Result<()>) {
+    pub(super) fn end(self) -> (Box<Target>, Result<()>) {
         let Behind { to_write, written, thread } = self;
         drop((to_write, written));
         match thread.join() {
