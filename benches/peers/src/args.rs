@@ -18,8 +18,7 @@ cargo run --release --manifest-path benches/peers/Cargo.toml -- [OPTIONS]
   --quick             20,000 records, 1 round, 0.2 seconds, results into benches/results/quick; what follows it overrides
   --dir DIR           where the engines' files go, on a real disk; the system's temporary directory
   --out DIR           where the results go; benches/results. What was measured of other workloads before stays there
-  --small-pages       leaves the allocator its 4 KiB pages; without it every engine's process runs with
-                      GLIBC_TUNABLES=glibc.malloc.hugetlb=1, unless the variable is set already
+  --large-pages       runs every engine's process with GLIBC_TUNABLES=glibc.malloc.hugetlb=1
   --report            writes the report anew from the measurements that are there
   --instructions      counts instructions with valgrind instead, and compares with the counts recorded there
   --list              workloads and engines
@@ -40,7 +39,7 @@ pub(crate) struct Settings {
     pub(crate) seconds: f64,
     pub(crate) dir: PathBuf,
     pub(crate) out: PathBuf,
-    pub(crate) small_pages: bool,
+    pub(crate) large_pages: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +64,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Res<C
         seconds: 2.0,
         dir: std::env::temp_dir(),
         out: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../results"),
-        small_pages: false,
+        large_pages: false,
     };
     let mut command: fn(Settings) -> Command = Command::Run;
     let mut parser = lexopt::Parser::from_args(args);
@@ -88,7 +87,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Res<C
             }
             Long("dir") => settings.dir = parser.value()?.into(),
             Long("out") => settings.out = parser.value()?.into(),
-            Long("small-pages") => settings.small_pages = true,
+            Long("large-pages") => settings.large_pages = true,
             Long("child") => return Ok(Command::Child(parser.value()?.string()?)),
             Long("report") => command = Command::Report,
             Long("instructions") => command = Command::Instructions,
@@ -153,8 +152,8 @@ mod tests {
             (settings.workloads, settings.engines),
             (vec!["w1".into(), "w4".into()], vec!["dictdb".into(), "redb".into()])
         );
-        assert_eq!((settings.records, settings.dir, settings.small_pages), (5_000, PathBuf::from("/x"), false));
-        assert!(run("--small-pages").unwrap().small_pages);
+        assert_eq!((settings.records, settings.dir, settings.large_pages), (5_000, PathBuf::from("/x"), false));
+        assert!(run("--large-pages").unwrap().large_pages);
     }
 
     #[test]

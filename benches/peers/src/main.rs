@@ -20,8 +20,7 @@ mod workloads;
 /// What glibc takes settings from. The processes of all engines inherit it.
 const TUNABLES: &str = "GLIBC_TUNABLES";
 
-/// Becomes this program anew, with an allocator that asks for pages of 2 MiB: what holds gigabytes in memory is
-/// slowed by small ones, whichever engine it is.
+/// Becomes this program anew, with an allocator that asks for pages of 2 MiB.
 fn with_large_pages() -> engines::Res<()> {
     use std::os::unix::process::CommandExt;
     let mut again = std::process::Command::new(std::env::current_exe()?);
@@ -31,7 +30,7 @@ fn with_large_pages() -> engines::Res<()> {
 fn main() -> ExitCode {
     let started = Instant::now();
     let done = match args::parse(std::env::args_os().skip(1)) {
-        Ok(args::Command::Run(settings)) if !settings.small_pages && std::env::var_os(TUNABLES).is_none() => {
+        Ok(args::Command::Run(settings)) if settings.large_pages && std::env::var_os(TUNABLES).is_none() => {
             with_large_pages()
         }
         Ok(args::Command::Run(settings)) => runner::run(&settings),

@@ -8,7 +8,7 @@ use dictdb::{
 };
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res, present};
-use crate::data::{Touched, User};
+use crate::data::{Touched, User, seen};
 
 pub(crate) static STORE: Entry = Entry {
     name: "dictdb",
@@ -180,7 +180,7 @@ impl Reader for &TypedTable<User> {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(self.read(id, |record| record.values().len())?)
+        Ok(self.read(id, |record| seen(record.values()))?)
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
@@ -198,7 +198,7 @@ impl Reader for TableView {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(self.get_ref(id).map(|record| record.values().len()))
+        Ok(self.get_ref(id).map(|record| seen(record.values())))
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {

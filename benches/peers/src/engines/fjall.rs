@@ -3,7 +3,7 @@
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res, present};
-use crate::data::{Touched, User, decoded, encoded, key};
+use crate::data::{Touched, User, decoded, encoded, key, seen};
 
 pub(crate) static ENTRY: Entry = Entry {
     name: "fjall",
@@ -99,7 +99,7 @@ impl Reader for &Keyspace {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(Keyspace::get(self, key(id))?.map(|bytes| bytes.len()))
+        Ok(Keyspace::get(self, key(id))?.map(|bytes| seen(&bytes)))
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
@@ -122,7 +122,7 @@ impl Reader for View<'_> {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(self.view.get(self.users, key(id))?.map(|bytes| bytes.len()))
+        Ok(self.view.get(self.users, key(id))?.map(|bytes| seen(&bytes)))
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {

@@ -10,7 +10,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, RoTxn, WithTls};
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res, present};
-use crate::data::{Touched, User, decoded, encoded, key};
+use crate::data::{Touched, User, decoded, encoded, key, seen};
 
 pub(crate) static ENTRY: Entry = Entry {
     name: "lmdb",
@@ -118,7 +118,7 @@ impl Reader for &Lmdb {
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
         let tx = self.env.read_txn()?;
-        Ok(self.users.get(&tx, &key(id))?.map(<[u8]>::len))
+        Ok(self.users.get(&tx, &key(id))?.map(seen))
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
@@ -153,7 +153,7 @@ impl Reader for View<'_> {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(self.users.get(&self.tx, &key(id))?.map(<[u8]>::len))
+        Ok(self.users.get(&self.tx, &key(id))?.map(seen))
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::RwLock;
 
 use super::{Capability, Engine, Entry, Kind, Reader, Res, present};
-use crate::data::{Touched, User, decoded, encoded};
+use crate::data::{Touched, User, decoded, encoded, seen};
 
 pub(crate) static BTREE: Entry = Entry {
     name: "btreemap",
@@ -94,7 +94,7 @@ impl Reader for &Ordered {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(self.0.read().map_err(|_| PANICKED)?.get(&id).map(|bytes| bytes.len()))
+        Ok(self.0.read().map_err(|_| PANICKED)?.get(&id).map(|bytes| seen(bytes)))
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
@@ -135,6 +135,6 @@ impl Reader for &Hashed {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(self.0.read().map_err(|_| PANICKED)?.get(&id).map(|bytes| bytes.len()))
+        Ok(self.0.read().map_err(|_| PANICKED)?.get(&id).map(|bytes| seen(bytes)))
     }
 }

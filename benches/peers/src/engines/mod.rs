@@ -117,7 +117,7 @@ pub(crate) trait Engine: Sync {
 
 pub(crate) trait Reader {
     fn get(&mut self, id: i64) -> Res<Option<User>>;
-    /// Reads the record without making the struct of it; how many bytes it has.
+    /// Reads the record without making the struct of it, and looks at its bytes; how many it has.
     fn encoded(&mut self, _id: i64) -> Res<Option<usize>> {
         unsupported("reads of encoded records")
     }

@@ -8,7 +8,7 @@ use redb::{
 };
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res, present};
-use crate::data::{Touched, User, decoded, encoded, key};
+use crate::data::{Touched, User, decoded, encoded, key, seen};
 
 const USERS: TableDefinition<&[u8; 8], &[u8]> = TableDefinition::new("users");
 
@@ -171,7 +171,7 @@ impl Reader for View {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(self.0.get(&key(id))?.map(|bytes| bytes.value().len()))
+        Ok(self.0.get(&key(id))?.map(|bytes| seen(bytes.value())))
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res};
-use crate::data::{User, decoded, encoded, key};
+use crate::data::{User, decoded, encoded, key, seen};
 
 pub(crate) static ENTRY: Entry = Entry {
     name: "redis",
@@ -238,6 +238,6 @@ impl Reader for Connection {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(self.fetch(id)?.map(<[u8]>::len))
+        Ok(self.fetch(id)?.map(seen))
     }
 }

@@ -7,7 +7,7 @@ use rocksdb::backup::{BackupEngine, BackupEngineOptions};
 use rocksdb::{BlockBasedOptions, Cache, DB, DBRawIterator, Env, Options, Snapshot, WriteBatch, WriteOptions};
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res, bytes_on_disk, present};
-use crate::data::{Touched, User, decoded, encoded, key};
+use crate::data::{Touched, User, decoded, encoded, key, seen};
 
 pub(crate) static ENTRY: Entry = Entry {
     name: "rocksdb",
@@ -130,7 +130,7 @@ impl Reader for &DB {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(self.get_pinned(key(id))?.map(|bytes| bytes.len()))
+        Ok(self.get_pinned(key(id))?.map(|bytes| seen(&bytes)))
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
@@ -148,7 +148,7 @@ impl Reader for Snapshot<'_> {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(self.get_pinned(key(id))?.map(|bytes| bytes.len()))
+        Ok(self.get_pinned(key(id))?.map(|bytes| seen(&bytes)))
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {

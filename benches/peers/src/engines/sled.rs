@@ -1,7 +1,7 @@
 //! sled: a Bw-tree like index over a log.
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res, present};
-use crate::data::{Touched, User, decoded, encoded, key};
+use crate::data::{Touched, User, decoded, encoded, key, seen};
 
 pub(crate) static ENTRY: Entry = Entry {
     name: "sled",
@@ -93,7 +93,7 @@ impl Reader for &::sled::Db {
     }
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
-        Ok(::sled::Tree::get(self, key(id))?.map(|bytes| bytes.len()))
+        Ok(::sled::Tree::get(self, key(id))?.map(|bytes| seen(&bytes)))
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {

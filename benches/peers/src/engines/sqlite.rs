@@ -9,7 +9,7 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Capability, Engine, Entry, Kind, Promise, Reader, Res, present};
-use crate::data::{Touched, User, decoded, encoded};
+use crate::data::{Touched, User, decoded, encoded, seen};
 
 pub(crate) static ENTRY: Entry = Entry {
     name: "sqlite",
@@ -145,7 +145,7 @@ impl Reader for Connection {
 
     fn encoded(&mut self, id: i64) -> Res<Option<usize>> {
         let mut select = self.prepare_cached("SELECT record FROM users WHERE id = ?1")?;
-        Ok(select.query_row([id], |row| Ok(row.get_ref(0)?.as_blob()?.len())).optional()?)
+        Ok(select.query_row([id], |row| Ok(seen(row.get_ref(0)?.as_blob()?))).optional()?)
     }
 
     fn scan(&mut self, from: i64, limit: usize) -> Res<Touched> {
