@@ -236,16 +236,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Passes over the next name, which must be a known one; whether there was one.
-    #[inline]
-    fn pass_name(&mut self) -> bool {
-        match self.left.checked_sub(1) {
-            Some(left) => self.left = left,
-            None => return false,
-        }
-        true
-    }
-
     /// Passes over the next value; gives its bytes.
     fn value(&mut self) -> Result<&'a [u8], Malformed> {
         let mut value = self.values.clone();

@@ -8,7 +8,6 @@ use crate::batch::{Rows, Upserted, no_table};
 use crate::db::DictDb;
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
-use crate::put;
 use crate::record_ref::RecordRef;
 use crate::row::{self, EncodeError, RowCopy, RowRef};
 use crate::value::{Key, Record};
@@ -93,10 +92,8 @@ impl Table {
     /// [`insert`](Table::insert).
     pub fn update(&self, key: impl Into<Key>, changes: impl Into<Record>) -> Result<Record> {
         let key = key.into();
-        let (put, _) = with_encoded(&self.name, &changes.into(), |changes| {
-            self.db.put(&self.name, false, |state| put::merged(state, &self.name, &key, changes))
-        })?;
-        Ok(decode_record((&*put.row).into()))
+        let row = with_encoded(&self.name, &changes.into(), |changes| self.db.update(&self.name, &key, changes))?;
+        Ok(decode_record((&row).into()))
     }
 
     /// Replaces the whole of the record with the same primary key.
@@ -104,7 +101,7 @@ impl Table {
     /// # Errors
     /// [`Error::NoSuchRecord`]; else as [`insert`](Table::insert).
     pub fn replace(&self, record: impl Into<Record>) -> Result<Key> {
-        with_encoded(&self.name, &record.into(), |row| replace(&self.db, &self.name, row))
+        with_encoded(&self.name, &record.into(), |row| self.db.replace(&self.name, row))
     }
 
     /// Removes the record with this key; `false`, and no commit, where there is none.
@@ -210,11 +207,6 @@ impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Table({:?})", self.name)
     }
-}
-
-/// Commits an encoded record; see [`Table::replace`].
-pub(crate) fn replace(db: &DictDb, table: &str, row: &[u8]) -> Result<Key> {
-    db.put(table, false, |state| put::replacing(state, table, row)).map(|(put, _)| put.key)
 }
 
 pub(crate) fn encode_error(table: &str, error: EncodeError) -> Error {

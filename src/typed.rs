@@ -11,7 +11,7 @@ use crate::batch::Upserted;
 use crate::error::Result;
 use crate::record_ref::RecordRef;
 use crate::row;
-use crate::table::{self, Table, encode_error, insert_many, with_scratch};
+use crate::table::{Table, encode_error, insert_many, with_scratch};
 use crate::value::Key;
 use crate::view::{RecordsAs, decode_as};
 
@@ -123,7 +123,7 @@ impl<T: Serialize> TypedTable<T> {
     /// # Errors
     /// As [`Table::replace`].
     pub fn replace(&self, value: &T) -> Result<Key> {
-        self.with_row(value, |row| table::replace(self.table.db(), self.table.name(), row))
+        self.with_row(value, |row| self.table.db().replace(self.table.name(), row))
     }
 
     fn with_row<R>(&self, value: &T, write: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {

@@ -29,7 +29,7 @@ use crate::store;
 ///
 /// Nothing is ever written to the directory. The restored database begins a new history whose parent is the point
 /// reached; a [`BackupManager`](crate::BackupManager) on the same directory goes on with the chain. Memory: the
-/// restored state and the largest block or commit.
+/// restored state and some tens of megabytes of blocks on their way, or the largest block or commit.
 ///
 /// ```
 /// use dictdb::{record, restore, BackupManager, DictDb};

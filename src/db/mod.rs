@@ -27,10 +27,11 @@ use crate::view::Snapshot;
 /// An in-memory database: tables of records by primary key, every change a commit of one log.
 ///
 /// Cloning a handle is cheap and gives the same database; handles may be used from any number of threads. One writer
-/// works at a time; readers never wait for a transaction, only while a record is put into its place: a fraction of a
-/// microsecond for a small one, as long as it takes to copy a large one, to put in those of one
-/// [`insert_many`](Table::insert_many) (more than 4,096, or of more than 1 MiB, are put in apart) or to free a dropped
-/// table.
+/// works at a time; readers never wait for a transaction. They wait while the commit of a single record is made, a
+/// microsecond or two for a small one; once a reader had to, only while the record is put into its place, a fraction of
+/// that, for as long as readers and the writer meet. And they wait while the records of one
+/// [`insert_many`](Table::insert_many) are put in (more than 4,096, or of more than 1 MiB, are put in apart), and while a
+/// dropped table is freed.
 ///
 /// One made with [`new`](Self::new) lives in memory and ends with its last handle: what must survive is backed up with
 /// [`BackupManager`](crate::BackupManager) or [`DictDb::save`], and comes back with [`restore`](crate::restore). One

@@ -37,6 +37,14 @@ const SCRATCH_BYTES_MAX: usize = 1 << 20;
 /// So many commits are made in two steps after a reader has waited: a tenth of a second of a busy writer.
 pub(super) const CONSIDERATE_COMMITS: u32 = 1 << 16;
 
+/// What the log made of a commit.
+struct Logged {
+    /// Bytes that wait to be written.
+    pending: usize,
+    /// Of the commit's frame.
+    bytes: u64,
+}
+
 /// A commit of one record, decided.
 struct Change<'c> {
     table: &'c str,
@@ -63,6 +71,30 @@ impl DictDb {
         Ok((put.key, if replaced { Upserted::Replaced } else { Upserted::Inserted }))
     }
 
+    pub(crate) fn replace(&self, table: &str, row: &[u8]) -> Result<Key> {
+        if !self.is_considerate() {
+            return self.write(|batch| batch.replace(table, row));
+        }
+        self.put(table, false, |state| put::replacing(state, table, row)).map(|(put, _)| put.key)
+    }
+
+    /// Gives the new row.
+    pub(crate) fn update(&self, table: &str, key: &Key, changes: &[u8]) -> Result<Vec<u8>> {
+        if !self.is_considerate() {
+            return self.write(|batch| batch.update(table, key, changes));
+        }
+        let (put, _) = self.put(table, false, |state| put::merged(state, table, key, changes))?;
+        Ok(put.row.into_owned())
+    }
+
+    /// Commits that a record goes; `false`, and no commit, where there is none.
+    pub(crate) fn delete(&self, table: &str, key: &Key) -> Result<bool> {
+        if !self.is_considerate() {
+            return self.write(|batch| batch.delete(table, key));
+        }
+        self.take_away(table, key)
+    }
+
     /// Whether a reader has waited not long ago. For one commit.
     fn is_considerate(&self) -> bool {
         let left = self.shared.considerate.load(Ordering::Relaxed);
@@ -73,9 +105,9 @@ impl DictDb {
         left > 0
     }
 
-    /// Commits one record that `decide` makes of the table as it is; whether it replaces one, which it must not where
-    /// it `is_new`.
-    pub(crate) fn put<'r>(
+    /// Puts, in two steps, a record that `decide` makes of the table as it is; whether it replaces one, which it must not
+    /// where it `is_new`.
+    fn put<'r>(
         &self,
         table: &str,
         is_new: bool,
@@ -98,8 +130,8 @@ impl DictDb {
         Ok((put, place.is_taken()))
     }
 
-    /// Commits that a record goes; `false`, and no commit, where there is none.
-    pub(crate) fn delete(&self, table: &str, key: &Key) -> Result<bool> {
+    /// Deletes in two steps.
+    fn take_away(&self, table: &str, key: &Key) -> Result<bool> {
         let time = self.shared.clock.now();
         let mut writer = self.lock_writer()?;
         let state = self.read();
@@ -258,7 +290,7 @@ impl DictDb {
         start: usize,
         seq: Seq,
         time: Timestamp,
-    ) -> Result<usize> {
+    ) -> Result<Logged> {
         state.seq = seq;
         state.time = time;
         self.log_commit(state.identity.lineage, frame, start, seq, time, || Some(end_of(state)))
@@ -274,7 +306,7 @@ impl DictDb {
         seq: Seq,
         time: Timestamp,
         end: impl FnOnce() -> Option<SegmentEnd>,
-    ) -> Result<usize> {
+    ) -> Result<Logged> {
         let store = self.store();
         let synced = store.map_or(Seq::ZERO, Store::synced);
         if let Some(payload) = frame.get_mut(start.saturating_add(frame::FRAME_HEADER_BYTES)..) {
@@ -283,13 +315,16 @@ impl DictDb {
         frame::finish(frame, start, FrameKind::Commit, lineage.crc_seed(), seq, synced);
         let frame = frame.get(start..).unwrap_or_default();
         self.ring().push(seq, frame);
-        store.map_or(Ok(0), |store| store.append(seq, frame, end))
+        let pending = store.map_or(Ok(0), |store| store.append(seq, frame, end))?;
+        Ok(Logged { pending, bytes: frame.len() as u64 })
     }
 
-    /// Waits until a commit is as durable as it has to be.
-    fn settle(&self, seq: Seq, logged: Result<usize>, durability: Option<Durability>) -> Result<()> {
-        let pending = logged?;
-        self.store().map_or(Ok(()), |store| store.settle(seq, pending, durability))
+    /// Waits until a commit, which readers see, is as durable as it has to be.
+    fn settle(&self, seq: Seq, logged: Result<Logged>, durability: Option<Durability>) -> Result<()> {
+        let Logged { pending, bytes } = logged?;
+        let Some(store) = self.store() else { return Ok(()) };
+        store.grew(bytes);
+        store.settle(seq, pending, durability)
     }
 
     /// For the holder of `writer`.

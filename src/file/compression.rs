@@ -1,4 +1,5 @@
-//! Compression of a snapshot's blocks: LZ4, each block by itself, so that all cores can decompress them.
+//! Compression of a snapshot's blocks: LZ4, each block by itself, so that all cores can compress
+//! them. The thread that reads a file decompresses, while others decode what it has read before.
 //!
 //! ```text
 //! compressed block = bytes of the block (varint), the block as one LZ4 block
@@ -18,7 +19,7 @@ use crate::wire::{self, Malformed, Reader};
 /// How the records of a binary full backup, or of a store's snapshots, are compressed. Every reader reads either, and
 /// files of both sorts in one directory.
 ///
-/// LZ4 is made for speed. All cores compress and decompress: writing takes longer where the disk is faster than they are,
+/// LZ4 is made for speed. All cores compress: writing takes longer where the disk is faster than they are,
 /// loading little longer than without. It finds what repeats within some hundreds of records; random numbers, hashes and
 /// what is compressed already stay as large as they are.
 ///

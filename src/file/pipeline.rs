@@ -10,6 +10,8 @@ use std::thread;
 
 /// More threads than this wait for the reading.
 const THREADS_MAX: usize = 8;
+/// Beyond this many jobs given out and not taken back, whoever gives them out waits for the first.
+const OUTCOMES_MAX: usize = 64;
 /// Beyond this many bytes waiting jobs are done by whoever gives them out.
 const WAITING_BYTES_MAX: usize = 4 << 20;
 
@@ -102,6 +104,10 @@ impl<J, R> Pipeline<'_, J, R> {
         let mut jobs = self.shared.lock();
         while jobs.waiting.len() > self.waiting_max || jobs.waiting_bytes > WAITING_BYTES_MAX {
             jobs = self.shared.work_off(jobs, self.work);
+        }
+        if jobs.outcomes.len() > OUTCOMES_MAX {
+            drop(jobs);
+            return self.next();
         }
         jobs.take_back()
     }

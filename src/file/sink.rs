@@ -92,6 +92,15 @@ impl Sink {
     }
 }
 
+impl Drop for Sink {
+    /// Nobody writes to a file that was given up: it may be removed now.
+    fn drop(&mut self) {
+        if let Some(behind) = self.behind.take() {
+            behind.give_up();
+        }
+    }
+}
+
 /// Names tried before a directory full of leftovers is taken for an error.
 const TEMP_NAMES_MAX: usize = 64;
 
@@ -276,6 +285,53 @@ mod tests {
         fn sync(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// A slow file, which says when it is closed.
+    struct Slow(Arc<AtomicU64>);
+
+    impl io::Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            assert_eq!(self.0.fetch_add(1, Ordering::Relaxed) & CLOSED, 0, "a write behind the end");
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const CLOSED: u64 = 1 << 32;
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.fetch_add(CLOSED, Ordering::Relaxed);
+        }
+    }
+
+    impl WriteFile for Slow {
+        fn write_at(&mut self, _: &[u8], _: u64) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn set_len(&mut self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_given_up_is_closed_before_anybody_hears_of_it() {
+        let writes = Arc::new(AtomicU64::new(0));
+        let mut sink = Sink::new(Box::new(Slow(Arc::clone(&writes))), "f".into());
+        (0..70).for_each(|_| sink.put(&[1; 100_000]).unwrap());
+        assert!(sink.behind.is_some());
+        drop(sink);
+        assert!(writes.load(Ordering::Relaxed) > CLOSED);
     }
 
     #[test]

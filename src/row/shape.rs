@@ -4,10 +4,8 @@
 //! table of documents that hardly share their names would gather shapes without end: beyond a limit a row keeps its own
 //! names.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
@@ -30,12 +28,7 @@ pub(crate) struct Shape {
     key_field: usize,
     /// Of the hash of a row's values.
     seed: u64,
-    /// No other shape of this process has it; not 0.
-    id: u64,
 }
-
-/// The shapes that were made so far.
-static MADE: AtomicU64 = AtomicU64::new(0);
 
 impl Shape {
     fn new(bytes: &[u8], primary_key: &str, table_seed: u64) -> Result<Shape, Malformed> {
@@ -44,8 +37,7 @@ impl Shape {
         let names = (0..count).map(|_| reader.str().map(Into::into)).collect::<Result<Box<[Box<str>]>, _>>()?;
         let key_field = names.iter().position(|name| **name == *primary_key).unwrap_or(count);
         let seed = xxh3_64_with_seed(bytes, table_seed);
-        let id = MADE.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        Ok(Shape { bytes: bytes.into(), names, key_field, seed, id })
+        Ok(Shape { bytes: bytes.into(), names, key_field, seed })
     }
 
     pub(crate) fn names(&self) -> &[Box<str>] {
@@ -55,22 +47,6 @@ impl Shape {
     /// Which field is the primary key; the number of fields where none is.
     pub(crate) fn key_field(&self) -> usize {
         self.key_field
-    }
-
-    /// Whether these names are its own, in their order.
-    #[inline]
-    pub(crate) fn is_of(&self, names: &'static [&'static str]) -> bool {
-        thread_local!(static LAST: Cell<(u64, usize, usize)> = const { Cell::new((0, 0, 0)) });
-        // Names in the program stay where they are: whoever was compared once needs not be again.
-        let this = (self.id, names.as_ptr().addr(), names.len());
-        if LAST.get() == this {
-            return true;
-        }
-        let same = self.names.iter().map(|name| &**name).eq(names.iter().copied());
-        if same {
-            LAST.set(this);
-        }
-        same
     }
 }
 

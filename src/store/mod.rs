@@ -244,10 +244,13 @@ impl Store {
             self.filled.store(if end.is_some() { 0 } else { filled }, Ordering::Relaxed);
             end
         };
-        let pending = self.log.append(seq.get(), frame, mark).map_err(poisoned)?;
+        self.log.append(seq.get(), frame, mark).map_err(poisoned)
+    }
+
+    /// The log grew by a commit that readers see: a checkpoint takes off what was counted before it looks at the state.
+    pub(crate) fn grew(&self, bytes: u64) {
         let before = self.log_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.keepers.log_grew(before.saturating_add(bytes));
-        Ok(pending)
     }
 
     /// Waits until the commit is as durable as the store, or the caller, asks for.

@@ -100,6 +100,13 @@ impl Behind {
         Some(self.written.try_recv().unwrap_or_default())
     }
 
+    /// Returns once nothing is written any more; what became of it nobody asks.
+    pub(super) fn give_up(self) {
+        let Behind { to_write, written, thread } = self;
+        drop((to_write, written));
+        let _ = thread.join();
+    }
+
     /// Returns once all is written.
     pub(super) fn end(self) -> (Box<Target>, Result<()>) {
         let Behind { to_write, written, thread } = self;
