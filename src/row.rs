@@ -26,6 +26,7 @@
 
 mod de;
 mod decode;
+mod encode_error;
 mod from_json;
 mod header;
 mod key;
@@ -46,6 +47,7 @@ use std::ops::ControlFlow;
 use triomphe::ThinArc;
 
 pub(crate) use self::decode::decode;
+pub(crate) use self::encode_error::EncodeError;
 pub(crate) use self::from_json::json_text_to_row;
 pub(crate) use self::key::{KeyIn, find_key, key_at_field, with_key};
 pub(crate) use self::merge::merge;
@@ -56,7 +58,7 @@ pub(crate) use self::to_json::{RowView, first_non_finite};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::validate::validate;
 pub(crate) use self::validate::{names, values};
-pub(crate) use self::writer::EncodeError;
+
 use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::wire::{Malformed, Reader};
 

@@ -215,7 +215,8 @@ mod tests {
     fn outcomes_come_in_the_order_of_the_jobs_however_many_threads_do_them() {
         for threads in 1..6 {
             let work = |n: u64| {
-                thread::sleep(std::time::Duration::from_micros(n * 7919 % 300));
+                // Some take much longer than others.
+                (0..n * 7919 % 300).for_each(|_| thread::yield_now());
                 n * n
             };
             let outcomes = with_threads(threads, work, |pipeline| {
@@ -260,11 +261,16 @@ mod tests {
     #[should_panic(expected = "a thread that helps has panicked")]
     fn a_panic_in_a_thread_that_helps_is_one_here_and_no_wait_without_end() {
         let here = thread::current().id();
-        let work = |()| assert!(thread::current().id() == here, "only here");
+        let helped = std::sync::atomic::AtomicBool::new(false);
+        let work = |()| {
+            helped.fetch_or(thread::current().id() != here, std::sync::atomic::Ordering::Relaxed);
+            assert!(thread::current().id() == here, "only here");
+        };
         with_threads(2, work, |pipeline| {
-            for _ in 0..1_000 {
-                pipeline.give(1, ());
-                thread::sleep(std::time::Duration::from_micros(50));
+            pipeline.give(1, ());
+            // It is there for the thread that helps.
+            while !helped.load(std::sync::atomic::Ordering::Relaxed) {
+                thread::yield_now();
             }
             while pipeline.next().is_some() {}
         });

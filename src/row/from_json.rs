@@ -8,7 +8,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::writer::{EncodeError, Open, Writer};
+use super::encode_error::EncodeError;
+use super::writer::{Open, Writer};
 use super::{HIDDEN_NUMBER, NUMBERS_ARE_HIDDEN};
 
 /// Whether there was a float that `serde_json` may have made of an integer: then the text is to be given to

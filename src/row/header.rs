@@ -6,8 +6,9 @@
 
 use std::cell::Cell;
 
+use super::encode_error::EncodeError;
 use super::names::Names;
-use super::writer::{EncodeError, duplicate};
+use super::writer::duplicate;
 use crate::wire::{Reader, put_str, put_u64};
 
 /// Names in their encoding, and where each one's text stands in it.

@@ -9,7 +9,8 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-use super::writer::{EncodeError, Open, Writer};
+use super::encode_error::EncodeError;
+use super::writer::{Open, Writer};
 use super::{HIDDEN_NUMBER, NUMBERS_ARE_HIDDEN};
 use crate::Record;
 
