@@ -96,3 +96,46 @@ impl fmt::Debug for RecordRef<'_> {
         write!(f, "RecordRef({}, {} bytes)", self.key, self.values().len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound;
+
+    use super::*;
+    use crate::{DictDb, record};
+
+    #[test]
+    fn records_where_they_lie_are_the_records_of_the_range_and_give_each_field_as_it_is() {
+        let db = DictDb::new();
+        let table = db.create_table("t", "id").unwrap();
+        table
+            .insert_many((0..200).map(|n| record! { "id": n * 2, "text": "x".repeat(n as usize), "n": null }))
+            .unwrap();
+        table.insert_many(["a", "b", "c"].map(|id| record! { "id": id, "other": [1, "y"] })).unwrap();
+        let view = table.view().unwrap();
+        let mut keys: Vec<Bound<Key>> = vec![Bound::Unbounded];
+        for key in
+            [Key::Int(-1), Key::Int(0), Key::Int(97), Key::Int(98), Key::Int(398), "".into(), "b".into(), "d".into()]
+        {
+            keys.extend([Bound::Included(key.clone()), Bound::Excluded(key)]);
+        }
+        for from in &keys {
+            for to in &keys {
+                let range = (from.clone(), to.clone());
+                let there: Vec<_> = view.refs(range.clone()).map(|one| (one.key().clone(), one.to_record())).collect();
+                assert_eq!(there, view.range(range.clone()).collect::<Vec<_>>(), "{range:?}");
+            }
+        }
+        for (key, record) in view.iter() {
+            let one = view.get_ref(key.clone()).unwrap();
+            assert!(one.names().eq(record.keys()));
+            assert!(record.iter().all(|(name, value)| one.field(name).as_ref() == Some(value)));
+            assert_eq!((one.field("none"), one.decode::<Record>().unwrap()), (None, record));
+            let copied = table.read(key, |copy| (copy.values().to_vec(), copy.to_record())).unwrap().unwrap();
+            assert_eq!(copied, (one.values().to_vec(), one.to_record()));
+        }
+        assert!(view.get_ref(1).is_none());
+        let error = view.get_ref("a").unwrap().decode::<Vec<u8>>().unwrap_err();
+        assert!(matches!(error, Error::Decode { key, .. } if key == "a".into()));
+    }
+}

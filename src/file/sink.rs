@@ -220,7 +220,7 @@ pub(crate) fn publish_checked<T>(
 mod tests {
     use std::io;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use xxhash_rust::xxh3::xxh3_128;
 
@@ -258,13 +258,25 @@ mod tests {
         }
     }
 
-    /// A file that takes so many bytes.
-    struct Small(Arc<AtomicU64>);
+    /// A file that takes so many bytes, one write each so often, and says when it is closed.
+    struct Fake {
+        room: u64,
+        pause: std::time::Duration,
+        is_closed: Arc<AtomicBool>,
+    }
 
-    impl io::Write for Small {
+    impl Fake {
+        fn sink(room: u64, pause_ms: u64) -> (Sink, Arc<AtomicBool>) {
+            let is_closed = Arc::new(AtomicBool::new(false));
+            let pause = std::time::Duration::from_millis(pause_ms);
+            (Sink::new(Box::new(Fake { room, pause, is_closed: Arc::clone(&is_closed) }), "f".into()), is_closed)
+        }
+    }
+
+    impl io::Write for Fake {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let left = self.0.load(Ordering::Relaxed).checked_sub(bytes.len() as u64);
-            self.0.store(left.ok_or(io::ErrorKind::StorageFull)?, Ordering::Relaxed);
+            self.room = self.room.checked_sub(bytes.len() as u64).ok_or(io::ErrorKind::StorageFull)?;
+            std::thread::park_timeout(self.pause);
             Ok(bytes.len())
         }
 
@@ -273,7 +285,7 @@ mod tests {
         }
     }
 
-    impl WriteFile for Small {
+    impl WriteFile for Fake {
         fn write_at(&mut self, _: &[u8], _: u64) -> io::Result<usize> {
             Err(io::ErrorKind::Unsupported.into())
         }
@@ -287,58 +299,26 @@ mod tests {
         }
     }
 
-    /// A slow file, which says when it is closed.
-    struct Slow(Arc<AtomicU64>);
-
-    impl io::Write for Slow {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            assert_eq!(self.0.fetch_add(1, Ordering::Relaxed) & CLOSED, 0, "a write behind the end");
-            std::thread::park_timeout(std::time::Duration::from_millis(5));
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    const CLOSED: u64 = 1 << 32;
-
-    impl Drop for Slow {
+    impl Drop for Fake {
         fn drop(&mut self) {
-            self.0.fetch_add(CLOSED, Ordering::Relaxed);
-        }
-    }
-
-    impl WriteFile for Slow {
-        fn write_at(&mut self, _: &[u8], _: u64) -> io::Result<usize> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        fn set_len(&mut self, _: u64) -> io::Result<()> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        fn sync(&mut self) -> io::Result<()> {
-            Ok(())
+            self.is_closed.store(true, Ordering::Relaxed);
         }
     }
 
     #[test]
     fn a_file_that_is_given_up_is_closed_before_anybody_hears_of_it() {
-        let writes = Arc::new(AtomicU64::new(0));
-        let mut sink = Sink::new(Box::new(Slow(Arc::clone(&writes))), "f".into());
+        let (mut sink, is_closed) = Fake::sink(u64::MAX, 5);
         (0..70).for_each(|_| sink.put(&[1; 100_000]).unwrap());
         assert!(sink.behind.is_some());
         drop(sink);
-        assert!(writes.load(Ordering::Relaxed) > CLOSED);
+        assert!(is_closed.load(Ordering::Relaxed));
     }
 
     #[test]
     fn a_write_that_fails_is_told_wherever_in_the_file_it_is() {
         let whole = 12 << 20;
         for room in [0, 1 << 20, BEHIND_BYTES + 1, 8 << 20, whole - 1] {
-            let mut sink = Sink::new(Box::new(Small(Arc::new(room.into()))), "f".into());
+            let (mut sink, _) = Fake::sink(room, 0);
             let piece = vec![1; 100_000];
             let mut put = || {
                 while sink.written() + piece.len() as u64 <= whole {
@@ -349,7 +329,7 @@ mod tests {
             };
             assert!(matches!(put(), Err(Error::DiskFull { .. })), "room for {room}");
         }
-        let mut sink = Sink::new(Box::new(Small(Arc::new(whole.into()))), "f".into());
+        let (mut sink, _) = Fake::sink(whole, 0);
         (0..3).for_each(|_| sink.put(&vec![1; 4 << 20]).unwrap());
         assert_eq!(sink.content().unwrap(), xxh3_128(&vec![1; 12 << 20]));
     }
