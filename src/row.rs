@@ -1,23 +1,24 @@
 //! Encoded records. A table holds each record as a row: the bytes that the log, the ring and every backup carry as
 //! well, so that most of the time nothing is encoded or decoded again.
 //!
-//! A row is a dict, its names before its values, so that rows with the same names share them (see [`shape`]). All of it
-//! is what [postcard](crate::wire) makes of such things:
+//! A row is a dict, its names before its values, so that rows with the same names share them (see [`shape`]). Integers,
+//! lengths and counts are [postcard's](crate::wire); how a value begins is [`lead`]'s:
 //! ```text
 //! row   = names, values (one for each name)
 //! names = count, then each name (length, UTF-8)
-//! dict  = count, then for each field: name, value
-//! value = tag, then
-//!         0 null    nothing
-//!         1 bool    one byte, 0 or 1
-//!         2 int     zigzag integer
-//!         3 uint    unsigned integer, which is above 2^63 - 1
-//!         4 float   eight bytes, as they are (any NaN)
-//!         5 str     length, UTF-8
-//!         6 list    count, values
-//!         7 dict    dict
+//! value = 0x00          null
+//!       | 0x01, 0x02    false, true
+//!       | 0x60..=0xff   int from -32 to 127, which is the byte less 0x80
+//!       | 0x03          any other int: zigzag integer
+//!       | 0x04          int above 2^63 - 1: unsigned integer
+//!       | 0x05          float: eight bytes, as they are (any NaN)
+//!       | 0x20..=0x5f   str of 0 to 63 bytes, which is the byte less 0x20: UTF-8
+//!       | 0x06          any other str: length, UTF-8
+//!       | 0x10..=0x1f   list of 0 to 15 values, which is the byte less 0x10: values
+//!       | 0x07          any other list: count, values
+//!       | 0x08          dict: count, then for each field name (length, UTF-8), value
 //! ```
-//! Bytes are a row if and only if `validate` takes them: every number in its only form, no name twice in a dict,
+//! Bytes are a row if and only if `validate` takes them: everything in its shortest form, no name twice in a dict,
 //! names of at most `NAME_BYTES_MAX` bytes, containers no deeper than `DEPTH_MAX`, at most `ROW_BYTES_MAX` bytes, and
 //! none left over. Everything else in this module is given rows, and answers [`Malformed`] rather than
 //! panic where it was not.
@@ -30,6 +31,7 @@ mod encode_error;
 mod from_json;
 mod header;
 mod key;
+mod lead;
 mod merge;
 mod names;
 mod read;
@@ -59,6 +61,7 @@ pub(crate) use self::to_json::{RowView, first_non_finite};
 pub(crate) use self::validate::validate;
 pub(crate) use self::validate::{names, values};
 
+use self::lead::{FIELD_BYTES_MIN, Lead};
 use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::wire::{Malformed, Reader};
 
@@ -76,23 +79,18 @@ impl Row {
     }
 }
 
-/// What kind of value follows.
+/// What kind a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Tag {
-    Null = 0,
-    Bool = 1,
-    Int = 2,
-    UInt = 3,
-    Float = 4,
-    Str = 5,
-    List = 6,
-    Dict = 7,
+    Null,
+    Bool,
+    Int,
+    UInt,
+    Float,
+    Str,
+    List,
+    Dict,
 }
-
-/// A value takes at least its tag, a field at least the length of an empty name as well.
-const VALUE_BYTES_MIN: usize = 1;
-const FIELD_BYTES_MIN: usize = 2;
 
 const DEPTH: &str = "containers no deeper than 100";
 
@@ -117,21 +115,6 @@ impl Tag {
             Tag::List => "list",
             Tag::Dict => "dict",
         }
-    }
-
-    #[inline]
-    fn read(reader: &mut Reader<'_>) -> Result<Tag, Malformed> {
-        Ok(match reader.u8()? {
-            0 => Tag::Null,
-            1 => Tag::Bool,
-            2 => Tag::Int,
-            3 => Tag::UInt,
-            4 => Tag::Float,
-            5 => Tag::Str,
-            6 => Tag::List,
-            7 => Tag::Dict,
-            _ => return Err(Malformed { at: reader.pos().saturating_sub(1), expected: "the tag of a value" }),
-        })
     }
 }
 
@@ -270,38 +253,35 @@ pub(crate) fn for_each_field<'a>(
 ) -> Result<(), Malformed> {
     let mut fields = row.into().fields()?;
     while let Some(name) = fields.next()? {
-        let tag = Tag::read(&mut fields.values)?;
-        if f(name, tag).is_break() {
+        let lead = Lead::read(&mut fields.values)?;
+        if f(name, lead.tag()).is_break() {
             return Ok(());
         }
-        skip_after(tag, &mut fields.values, 1)?;
+        skip_after(lead, &mut fields.values, 1)?;
     }
     Ok(())
 }
 
 /// Passes over a value inside `depth` containers.
 fn skip(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
-    let tag = Tag::read(reader)?;
-    skip_after(tag, reader, depth)
+    let lead = Lead::read(reader)?;
+    skip_after(lead, reader, depth)
 }
 
-/// Passes over a value whose tag has been read.
-fn skip_after(tag: Tag, reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
-    match tag {
-        Tag::Null => {}
-        Tag::Bool => drop(reader.u8()?),
-        Tag::Int | Tag::UInt => drop(reader.u64()?),
-        Tag::Float => drop(reader.take(8)?),
-        Tag::Str => drop(reader.bytes()?),
-        Tag::List => {
+/// Passes over the rest of a value.
+fn skip_after(lead: Lead, reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+    match lead {
+        Lead::Null | Lead::Bool(_) | Lead::Int(_) | Lead::UInt(_) | Lead::Float(_) => {}
+        Lead::Str(len) => drop(reader.take(len)?),
+        Lead::List(count) => {
             let depth = deeper(reader, depth)?;
-            for _ in 0..reader.count(VALUE_BYTES_MIN)? {
+            for _ in 0..count {
                 skip(reader, depth)?;
             }
         }
-        Tag::Dict => {
+        Lead::Dict(count) => {
             let depth = deeper(reader, depth)?;
-            for _ in 0..reader.count(FIELD_BYTES_MIN)? {
+            for _ in 0..count {
                 reader.bytes()?;
                 skip(reader, depth)?;
             }
@@ -334,15 +314,15 @@ mod tests {
             "026964016e0174",         // id, n, t
             "03626967016601730",      // big, f, s
             "16c01640165",            // l, d, e
-            "020e",                   // id: int 7
+            "87",                     // id: int 7
             "00",                     // n: null
-            "0101",                   // t: true
-            "03ffffffffffffffffff01", // big: uint 2^64 - 1
-            "04000000000000f83f",     // f: float 1.5
-            "0502c3a9",               // s: str é
-            "06020201050178",         // l: list of int -1, str x
-            "0701016b02d804",         // d: dict of k: int 300
-            "0700",                   // e: empty dict
+            "02",                     // t: true
+            "04ffffffffffffffffff01", // big: uint 2^64 - 1
+            "05000000000000f83f",     // f: float 1.5
+            "22c3a9",                 // s: str é
+            "127f2178",               // l: list of int -1, str x
+            "0801016b03d804",         // d: dict of k: int 300
+            "0800",                   // e: empty dict
         ];
         assert_eq!(hex, golden.concat());
         assert_eq!(validate(&row), Ok(()));

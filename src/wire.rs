@@ -72,6 +72,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The next byte, if it is such a one.
+    #[inline(always)]
+    pub(crate) fn u8_if(&mut self, is_wanted: impl FnOnce(u8) -> bool) -> Option<u8> {
+        let (&byte, rest) = self.rest.split_first()?;
+        if !is_wanted(byte) {
+            return None;
+        }
+        self.rest = rest;
+        Some(byte)
+    }
+
     #[inline]
     pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
         match self.rest.split_first() {
@@ -144,7 +155,14 @@ impl<'a> Reader<'a> {
     /// A length and that many bytes of UTF-8.
     #[inline]
     pub(crate) fn str(&mut self) -> Result<&'a str, Malformed> {
-        let bytes = self.bytes()?;
+        let len = usize::try_from(self.u64()?).unwrap_or(usize::MAX);
+        self.text(len)
+    }
+
+    /// The next `len` bytes, which are UTF-8.
+    #[inline]
+    pub(crate) fn text(&mut self, len: usize) -> Result<&'a str, Malformed> {
+        let bytes = self.take(len)?;
         std::str::from_utf8(bytes).map_err(|_| self.no_utf8(bytes))
     }
 
@@ -155,9 +173,16 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Reader::str`], but the bytes: much faster for text that is short and ASCII, as most is.
+    #[inline]
+    pub(crate) fn utf8_bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let len = usize::try_from(self.u64()?).unwrap_or(usize::MAX);
+        self.utf8(len)
+    }
+
+    /// As [`Reader::text`], but the bytes.
     #[inline(always)]
-    pub(crate) fn utf8(&mut self) -> Result<&'a [u8], Malformed> {
-        let bytes = self.bytes()?;
+    pub(crate) fn utf8(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let bytes = self.take(len)?;
         if is_ascii(bytes) || is_utf8(bytes) { Ok(bytes) } else { Err(self.no_utf8(bytes)) }
     }
 
@@ -237,11 +262,6 @@ pub(crate) fn put_i64(out: &mut Vec<u8>, number: i64) {
 }
 
 #[inline]
-pub(crate) fn put_f64(out: &mut Vec<u8>, number: f64) {
-    out.extend_from_slice(&number.to_le_bytes());
-}
-
-#[inline]
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_u64(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
@@ -303,13 +323,13 @@ mod tests {
             let float = f64::from_bits(random.u64(..));
             let text: String = (0..random.usize(0..300)).map(|_| random.char(..)).collect();
             let mut bytes = Vec::new();
-            put_f64(&mut bytes, float);
+            bytes.extend_from_slice(&float.to_le_bytes());
             put_str(&mut bytes, &text);
             put_bytes(&mut bytes, text.as_bytes());
             assert_eq!(bytes, postcard::to_stdvec(&(float, &text, text.as_bytes())).unwrap());
             let mut reader = Reader::new(&bytes);
             assert_eq!(reader.f64().unwrap().to_bits(), float.to_bits());
-            assert_eq!(reader.clone().utf8(), Ok(text.as_bytes()));
+            assert_eq!(reader.clone().utf8_bytes(), Ok(text.as_bytes()));
             assert_eq!(reader.str(), Ok(text.as_str()));
             assert_eq!(reader.bytes(), Ok(text.as_bytes()));
             assert_eq!((reader.pos(), reader.remaining()), (bytes.len(), 0));
@@ -325,7 +345,7 @@ mod tests {
                 let mut bytes = Vec::new();
                 put_bytes(&mut bytes, &text);
                 let (mut one, mut other) = (Reader::new(&bytes), Reader::new(&bytes));
-                assert_eq!(one.utf8(), other.str().map(str::as_bytes), "{byte:x} at {at} of {len}");
+                assert_eq!(one.utf8_bytes(), other.str().map(str::as_bytes), "{byte:x} at {at} of {len}");
                 assert_eq!(is_ascii(&text), text.is_ascii());
             }
         }
@@ -384,7 +404,7 @@ mod tests {
         );
         assert_eq!(Reader::new(&[3, 0, 0, 0, 0, 0, 0]).count(2), Ok(3));
         assert_eq!(Reader::new(&[2, b'a', 0xff]).str().map(drop), at(1, "text in UTF-8"));
-        assert_eq!(Reader::new(&[2, b'a', 0xff]).utf8().map(drop), at(1, "text in UTF-8"));
+        assert_eq!(Reader::new(&[2, b'a', 0xff]).utf8_bytes().map(drop), at(1, "text in UTF-8"));
         assert_eq!(Reader::new(&[0; 7]).f64().map(drop), at(0, "the eight bytes of a float"));
         assert_eq!(Reader::new(&[]).u8().map(drop), at(0, "a byte"));
         assert_eq!(Reader::new(&[1]).finish(), at(0, "the end"));

@@ -9,8 +9,8 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::validate::{read_bool, read_uint};
-use super::{FIELD_BYTES_MIN, Tag, VALUE_BYTES_MIN, deeper, skip};
+use super::lead::{is_float, short_text, small_int};
+use super::{Lead, deeper, skip};
 use crate::wire::{Malformed, Reader};
 
 /// Why a row cannot become a value of the type asked for.
@@ -47,46 +47,64 @@ pub(super) struct ValueIn<'r, 'de> {
 }
 
 impl<'r, 'de> ValueIn<'r, 'de> {
-    #[inline]
-    fn tag(&mut self) -> Result<Tag> {
-        Ok(Tag::read(self.reader)?)
-    }
-
-    /// The values of a list, whose tag has been read.
-    fn list(self) -> Result<Items<'r, 'de>> {
+    /// So many values of a list, or fields of a dict.
+    fn items(self, left: usize) -> Result<Items<'r, 'de>> {
         let depth = deeper(self.reader, self.depth)?;
-        let left = self.reader.count(VALUE_BYTES_MIN)?;
         Ok(Items { reader: self.reader, depth, left })
     }
+}
 
-    /// The fields of a dict, whose tag has been read.
-    fn dict(self) -> Result<Items<'r, 'de>> {
-        let depth = deeper(self.reader, self.depth)?;
-        let left = self.reader.count(FIELD_BYTES_MIN)?;
-        Ok(Items { reader: self.reader, depth, left })
-    }
+/// What is asked for is most often what comes next; where it is not, the visitor has its own word on it.
+macro_rules! expected {
+    ($($method:ident)* => |$this:ident, $visitor:ident| $visit:expr) => {$(
+        #[inline]
+        fn $method<V: Visitor<'de>>($this: Self, $visitor: V) -> Result<V::Value> {
+            $visit
+        }
+    )*};
 }
 
 impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
     type Error = DecodeError;
 
-    #[inline]
-    fn deserialize_any<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value> {
-        match self.tag()? {
-            Tag::Null => visitor.visit_unit(),
-            Tag::Bool => visitor.visit_bool(read_bool(self.reader)?),
-            Tag::Int => visitor.visit_i64(self.reader.i64()?),
-            Tag::UInt => visitor.visit_u64(read_uint(self.reader)?),
-            Tag::Float => visitor.visit_f64(self.reader.f64()?),
-            Tag::Str => visitor.visit_borrowed_str(self.reader.str()?),
-            Tag::List => {
-                let mut items = self.list()?;
+    expected! {
+        deserialize_str deserialize_string => |self, visitor| match short_text(self.reader) {
+            Some(len) => visitor.visit_borrowed_str(self.reader.text(len)?),
+            None => self.deserialize_any(visitor),
+        }
+    }
+
+    expected! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32
+        deserialize_u64 => |self, visitor| match small_int(self.reader) {
+            Some(number) => visitor.visit_i64(number),
+            None => self.deserialize_any(visitor),
+        }
+    }
+
+    expected! {
+        deserialize_f32 deserialize_f64 => |self, visitor| match is_float(self.reader) {
+            true => visitor.visit_f64(self.reader.f64()?),
+            false => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match Lead::read(self.reader)? {
+            Lead::Null => visitor.visit_unit(),
+            Lead::Bool(b) => visitor.visit_bool(b),
+            Lead::Int(number) => visitor.visit_i64(number),
+            Lead::UInt(number) => visitor.visit_u64(number),
+            Lead::Float(number) => visitor.visit_f64(number),
+            Lead::Str(len) => visitor.visit_borrowed_str(self.reader.text(len)?),
+            Lead::List(count) => {
+                let mut items = self.items(count)?;
                 let value = visitor.visit_seq(&mut items)?;
                 items.finish("fewer values in the list")?;
                 Ok(value)
             }
-            Tag::Dict => {
-                let mut items = self.dict()?;
+            Lead::Dict(count) => {
+                let mut items = self.items(count)?;
                 let value = visitor.visit_map(&mut items)?;
                 items.finish("fewer fields in the dict")?;
                 Ok(value)
@@ -96,7 +114,7 @@ impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         let mut ahead = self.reader.clone();
-        if Tag::read(&mut ahead)? == Tag::Null {
+        if matches!(Lead::read(&mut ahead)?, Lead::Null) {
             *self.reader = ahead;
             return visitor.visit_none();
         }
@@ -108,23 +126,24 @@ impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
-        mut self,
+        self,
         _name: &'static str,
         _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        match self.tag()? {
-            Tag::Str => visitor.visit_enum(self.reader.str()?.into_deserializer()),
-            Tag::Dict => {
-                let items = self.dict()?;
+        match Lead::read(self.reader)? {
+            Lead::Str(len) => visitor.visit_enum(self.reader.text(len)?.into_deserializer()),
+            Lead::Dict(count) => {
+                let items = self.items(count)?;
                 if items.left != 1 {
                     return Err(Error::invalid_value(Unexpected::Map, &"a dict of one field, the variant"));
                 }
                 visitor.visit_enum(items)
             }
-            Tag::Null => Err(Error::invalid_type(Unexpected::Unit, &"the name of a variant, or a dict of it")),
+            Lead::Null => Err(Error::invalid_type(Unexpected::Unit, &"the name of a variant, or a dict of it")),
             other => {
-                Err(Error::invalid_type(Unexpected::Other(other.name()), &"the name of a variant, or a dict of it"))
+                let found = Unexpected::Other(other.tag().name());
+                Err(Error::invalid_type(found, &"the name of a variant, or a dict of it"))
             }
         }
     }
@@ -135,8 +154,7 @@ impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier
+        bool i128 u128 char bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier
     }
 }
 

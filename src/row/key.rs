@@ -1,15 +1,16 @@
 //! The primary key in a row.
 
-use super::{RowRef, Tag, skip_after};
+use super::lead::{is_null, put_int};
+use super::{Lead, RowRef, skip_after};
 use crate::Key;
-use crate::wire::{Malformed, Reader, put_i64, put_str, put_u64, u64_len};
+use crate::wire::{Malformed, Reader, put_str, put_u64, u64_len};
 
 /// What a row has for its primary key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyIn<'a> {
     /// No such field.
     Missing,
-    /// The field is null: a key is to be made for it. `at` is where its tag stands.
+    /// The field is null: a key is to be made for it. `at` is where it stands.
     Null { field: usize, at: usize },
     /// An integer.
     Int { field: usize, key: i64 },
@@ -27,29 +28,29 @@ pub(crate) fn find_key<'a>(row: impl Into<RowRef<'a>>, primary_key: &str) -> Res
         let found = fields.next()? == Some(primary_key);
         let reader = &mut fields.values;
         let at = reader.pos();
-        let tag = Tag::read(reader)?;
+        let lead = Lead::read(reader)?;
         if found {
-            return key_after(tag, reader, field, at);
+            return key_after(lead, reader, field, at);
         }
-        skip_after(tag, reader, 1)?;
+        skip_after(lead, reader, 1)?;
     }
     Ok(KeyIn::Missing)
 }
 
-/// The key whose tag has been read, at `at`.
+/// The key that begins so, at `at`.
 #[inline]
 pub(super) fn key_after<'a>(
-    tag: Tag,
+    lead: Lead,
     reader: &mut Reader<'a>,
     field: usize,
     at: usize,
 ) -> Result<KeyIn<'a>, Malformed> {
-    Ok(match tag {
-        Tag::Null => KeyIn::Null { field, at },
-        Tag::Int => KeyIn::Int { field, key: reader.i64()? },
-        Tag::Str => KeyIn::Str { field, key: reader.str()? },
-        Tag::UInt => KeyIn::Other { field, kind: "int above 2^63 - 1" },
-        other => KeyIn::Other { field, kind: other.name() },
+    Ok(match lead {
+        Lead::Null => KeyIn::Null { field, at },
+        Lead::Int(key) => KeyIn::Int { field, key },
+        Lead::Str(len) => KeyIn::Str { field, key: reader.text(len)? },
+        Lead::UInt(_) => KeyIn::Other { field, kind: "int above 2^63 - 1" },
+        other => KeyIn::Other { field, kind: other.tag().name() },
     })
 }
 
@@ -60,15 +61,15 @@ pub(crate) fn key_at_field<'a>(row: impl Into<RowRef<'a>>, field: usize) -> Resu
     while let Some(name) = fields.next()? {
         let reader = &mut fields.values;
         let before = reader.clone();
-        let tag = Tag::read(reader)?;
+        let lead = Lead::read(reader)?;
         if passed == field {
-            return match tag {
-                Tag::Int => Ok((name, Key::Int(reader.i64()?))),
-                Tag::Str => Ok((name, Key::Str(reader.str()?.into()))),
+            return match lead {
+                Lead::Int(key) => Ok((name, Key::Int(key))),
+                Lead::Str(len) => Ok((name, Key::Str(reader.text(len)?.into()))),
                 _ => Err(before.malformed("an integer or a string, as the record's key")),
             };
         }
-        skip_after(tag, reader, 1)?;
+        skip_after(lead, reader, 1)?;
         passed = passed.saturating_add(1);
     }
     Err(fields.values.malformed("another field, the record's key"))
@@ -80,7 +81,7 @@ pub(crate) fn key_at_field<'a>(row: impl Into<RowRef<'a>>, field: usize) -> Resu
 /// # Panics
 /// Where `found` is not what [`find_key`] said of `row`.
 pub(crate) fn with_key(row: &[u8], found: &KeyIn<'_>, primary_key: &str, key: i64) -> (Vec<u8>, usize) {
-    // A tag and up to ten bytes for the integer; the field count may take one more than it did.
+    // Up to eleven bytes for the integer; the field count may take one more than it did.
     let mut out = Vec::with_capacity(row.len().saturating_add(primary_key.len()).saturating_add(32));
     match *found {
         KeyIn::Missing => {
@@ -96,7 +97,7 @@ pub(crate) fn with_key(row: &[u8], found: &KeyIn<'_>, primary_key: &str, key: i6
         }
         KeyIn::Null { field, at } => {
             let (before, from) = row.split_at_checked(at).unwrap_or_default();
-            assert!(from.first() == Some(&(Tag::Null as u8)), "the key is null");
+            assert!(is_null(from), "the key is null");
             out.extend_from_slice(before);
             put_int(&mut out, key);
             out.extend_from_slice(from.get(1..).unwrap_or_default());
@@ -104,11 +105,6 @@ pub(crate) fn with_key(row: &[u8], found: &KeyIn<'_>, primary_key: &str, key: i6
         }
         KeyIn::Int { field, .. } | KeyIn::Str { field, .. } | KeyIn::Other { field, .. } => (row.to_vec(), field),
     }
-}
-
-fn put_int(out: &mut Vec<u8>, number: i64) {
-    out.push(Tag::Int as u8);
-    put_i64(out, number);
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! From a row to a [`Record`].
 
-use super::validate::{read_bool, read_uint};
-use super::{FIELD_BYTES_MIN, RowRef, Tag, VALUE_BYTES_MIN, deeper, skip};
+use super::{Lead, RowRef, deeper, skip};
 use crate::wire::{Malformed, Reader};
 use crate::{Record, Value};
 
@@ -32,8 +31,7 @@ pub(crate) fn decode_field(row: RowRef<'_>, wanted: &str) -> Result<Option<Value
     Ok(None)
 }
 
-fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<Record, Malformed> {
-    let count = reader.count(FIELD_BYTES_MIN)?;
+fn dict(reader: &mut Reader<'_>, count: usize, depth: usize) -> Result<Record, Malformed> {
     let mut record = Record::with_capacity(count.min(64));
     for _ in 0..count {
         let before = reader.clone();
@@ -47,25 +45,24 @@ fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<Record, Malformed> {
 }
 
 fn value(reader: &mut Reader<'_>, depth: usize) -> Result<Value, Malformed> {
-    Ok(match Tag::read(reader)? {
-        Tag::Null => Value::Null,
-        Tag::Bool => Value::Bool(read_bool(reader)?),
-        Tag::Int => Value::Int(reader.i64()?),
-        Tag::UInt => Value::UInt(read_uint(reader)?),
-        Tag::Float => Value::Float(reader.f64()?),
-        Tag::Str => Value::Str(reader.str()?.to_owned()),
-        Tag::List => {
+    Ok(match Lead::read(reader)? {
+        Lead::Null => Value::Null,
+        Lead::Bool(b) => Value::Bool(b),
+        Lead::Int(number) => Value::Int(number),
+        Lead::UInt(number) => Value::UInt(number),
+        Lead::Float(number) => Value::Float(number),
+        Lead::Str(len) => Value::Str(reader.text(len)?.to_owned()),
+        Lead::List(count) => {
             let depth = deeper(reader, depth)?;
-            let count = reader.count(VALUE_BYTES_MIN)?;
             let mut values = Vec::with_capacity(count.min(64));
             for _ in 0..count {
                 values.push(value(reader, depth)?);
             }
             Value::List(values)
         }
-        Tag::Dict => {
+        Lead::Dict(count) => {
             let depth = deeper(reader, depth)?;
-            Value::Dict(dict(reader, depth)?)
+            Value::Dict(dict(reader, count, depth)?)
         }
     })
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 use super::key::key_after;
-use super::{KeyIn, RowRef, Tag, skip};
+use super::{KeyIn, Lead, RowRef, skip};
 use crate::wire::{Malformed, Reader, put_u64, u64_len};
 
 /// Shapes of one table: records with up to twelve fields that each may be there or not.
@@ -199,8 +199,8 @@ impl Shapes {
         for _ in 0..shape.key_field {
             skip(&mut values, 1).ok()?;
         }
-        let tag = Tag::read(&mut values).ok()?;
-        key_after(tag, &mut values, shape.key_field, 0).ok().map(|key| (key, shape.key_field))
+        let lead = Lead::read(&mut values).ok()?;
+        key_after(lead, &mut values, shape.key_field, 0).ok().map(|key| (key, shape.key_field))
     }
 
     /// The names and the values of a valid row.
@@ -377,7 +377,7 @@ mod tests {
         let name = "a name of quite some length";
         for id in 0..10 {
             let (bytes, _) = stored(&mut shapes, &Record::from([(name, id)]));
-            assert_eq!(bytes.len(), 3, "its shape, a tag, an integer");
+            assert_eq!(bytes.len(), 2, "its shape, a small integer");
         }
         assert_eq!(shapes.get(0).unwrap().names(), [name.into()]);
         assert!(shapes.get(1).is_none());

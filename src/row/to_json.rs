@@ -5,8 +5,7 @@ use std::cell::RefCell;
 
 use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
 
-use super::validate::{read_bool, read_uint};
-use super::{FIELD_BYTES_MIN, RowRef, Tag, VALUE_BYTES_MIN, deeper, skip_after};
+use super::{Lead, RowRef, deeper, skip_after};
 use crate::wire::{Malformed, Reader};
 
 /// A row to be serialized as a map, its fields in order. A non-finite float is an error.
@@ -30,8 +29,12 @@ impl Serialize for RowView<'_> {
     }
 }
 
-fn dict_out<S: Serializer>(reader: &mut Reader<'_>, depth: usize, serializer: S) -> Result<S::Ok, S::Error> {
-    let count = reader.count(FIELD_BYTES_MIN).map_err(S::Error::custom)?;
+fn dict_out<S: Serializer>(
+    reader: &mut Reader<'_>,
+    count: usize,
+    depth: usize,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(count))?;
     for _ in 0..count {
         map.serialize_key(reader.str().map_err(S::Error::custom)?)?;
@@ -56,31 +59,29 @@ impl Serialize for ValueView<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut reader = self.reader.try_borrow_mut().map_err(S::Error::custom)?;
         let reader = &mut **reader;
-        match Tag::read(reader).map_err(S::Error::custom)? {
-            Tag::Null => serializer.serialize_unit(),
-            Tag::Bool => serializer.serialize_bool(read_bool(reader).map_err(S::Error::custom)?),
-            Tag::Int => serializer.serialize_i64(reader.i64().map_err(S::Error::custom)?),
-            Tag::UInt => serializer.serialize_u64(read_uint(reader).map_err(S::Error::custom)?),
-            Tag::Float => {
-                let number = reader.f64().map_err(S::Error::custom)?;
+        match Lead::read(reader).map_err(S::Error::custom)? {
+            Lead::Null => serializer.serialize_unit(),
+            Lead::Bool(b) => serializer.serialize_bool(b),
+            Lead::Int(number) => serializer.serialize_i64(number),
+            Lead::UInt(number) => serializer.serialize_u64(number),
+            Lead::Float(number) => {
                 if !number.is_finite() {
                     return Err(S::Error::custom(format_args!("JSON has no way to write the float {number}")));
                 }
                 serializer.serialize_f64(number)
             }
-            Tag::Str => serializer.serialize_str(reader.str().map_err(S::Error::custom)?),
-            Tag::List => {
+            Lead::Str(len) => serializer.serialize_str(reader.text(len).map_err(S::Error::custom)?),
+            Lead::List(count) => {
                 let depth = deeper(reader, self.depth).map_err(S::Error::custom)?;
-                let count = reader.count(VALUE_BYTES_MIN).map_err(S::Error::custom)?;
                 let mut list = serializer.serialize_seq(Some(count))?;
                 for _ in 0..count {
                     list.serialize_element(&ValueView::new(reader, depth))?;
                 }
                 list.end()
             }
-            Tag::Dict => {
+            Lead::Dict(count) => {
                 let depth = deeper(reader, self.depth).map_err(S::Error::custom)?;
-                dict_out(reader, depth, serializer)
+                dict_out(reader, count, depth, serializer)
             }
         }
     }
@@ -101,9 +102,14 @@ pub(crate) fn first_non_finite<'a>(row: impl Into<RowRef<'a>>) -> Option<(String
 }
 
 /// With `path` extended to the float found, or else as it was.
-fn non_finite_in_dict(reader: &mut Reader<'_>, depth: usize, path: &mut String) -> Result<Option<f64>, Malformed> {
+fn non_finite_in_dict(
+    reader: &mut Reader<'_>,
+    count: usize,
+    depth: usize,
+    path: &mut String,
+) -> Result<Option<f64>, Malformed> {
     let outside = path.len();
-    for _ in 0..reader.count(FIELD_BYTES_MIN)? {
+    for _ in 0..count {
         path.push('.');
         path.push_str(reader.str()?);
         if let Some(found) = non_finite(reader, depth, path)? {
@@ -115,12 +121,12 @@ fn non_finite_in_dict(reader: &mut Reader<'_>, depth: usize, path: &mut String) 
 }
 
 fn non_finite(reader: &mut Reader<'_>, depth: usize, path: &mut String) -> Result<Option<f64>, Malformed> {
-    match Tag::read(reader)? {
-        Tag::Float => Ok(Some(reader.f64()?).filter(|number| !number.is_finite())),
-        Tag::List => {
+    match Lead::read(reader)? {
+        Lead::Float(number) => Ok(Some(number).filter(|number| !number.is_finite())),
+        Lead::List(count) => {
             let depth = deeper(reader, depth)?;
             let outside = path.len();
-            for i in 0..reader.count(VALUE_BYTES_MIN)? {
+            for i in 0..count {
                 path.push_str(&format!("[{i}]"));
                 if let Some(found) = non_finite(reader, depth, path)? {
                     return Ok(Some(found));
@@ -129,9 +135,9 @@ fn non_finite(reader: &mut Reader<'_>, depth: usize, path: &mut String) -> Resul
             }
             Ok(None)
         }
-        Tag::Dict => {
+        Lead::Dict(count) => {
             let depth = deeper(reader, depth)?;
-            non_finite_in_dict(reader, depth, path)
+            non_finite_in_dict(reader, count, depth, path)
         }
         other => skip_after(other, reader, depth).map(|()| None),
     }

@@ -1,8 +1,10 @@
 //! The check that makes bytes a row.
 
+#[cfg(any(test, feature = "fuzzing"))]
+use super::FIELD_BYTES_MIN;
 use super::key::key_after;
 use super::names::Names;
-use super::{FIELD_BYTES_MIN, KeyIn, Tag, VALUE_BYTES_MIN, deeper};
+use super::{KeyIn, Lead, deeper};
 use crate::limits::NAME_BYTES_MAX;
 #[cfg(any(test, feature = "fuzzing"))]
 use crate::limits::ROW_BYTES_MAX;
@@ -40,8 +42,8 @@ pub(crate) fn values<'a>(reader: &mut Reader<'a>, count: usize, key_field: usize
         if field == key_field {
             let at = reader.pos();
             let mut ahead = reader.clone();
-            let tag = Tag::read(&mut ahead)?;
-            key = key_after(tag, &mut ahead, field, at)?;
+            let lead = Lead::read(&mut ahead)?;
+            key = key_after(lead, &mut ahead, field, at)?;
             if matches!(key, KeyIn::Int { .. } | KeyIn::Str { .. }) {
                 // Read as a key it is checked as a value, too.
                 *reader = ahead;
@@ -56,7 +58,7 @@ pub(crate) fn values<'a>(reader: &mut Reader<'a>, count: usize, key_field: usize
 #[inline]
 fn name<'a>(reader: &mut Reader<'a>, names: &mut Names<'a>) -> Result<(), Malformed> {
     let before = reader.clone();
-    let name = reader.utf8()?;
+    let name = reader.utf8_bytes()?;
     if name.len() > NAME_BYTES_MAX {
         return Err(before.malformed("a field's name of at most 64 KiB"));
     }
@@ -67,19 +69,19 @@ fn name<'a>(reader: &mut Reader<'a>, names: &mut Names<'a>) -> Result<(), Malfor
 }
 
 #[inline(never)]
-fn list(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+fn list(reader: &mut Reader<'_>, count: usize, depth: usize) -> Result<(), Malformed> {
     let depth = deeper(reader, depth)?;
-    for _ in 0..reader.count(VALUE_BYTES_MIN)? {
+    for _ in 0..count {
         value(reader, depth)?;
     }
     Ok(())
 }
 
 #[inline(never)]
-fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+fn dict(reader: &mut Reader<'_>, count: usize, depth: usize) -> Result<(), Malformed> {
     let depth = deeper(reader, depth)?;
     let mut names = Names::new();
-    for _ in 0..reader.count(FIELD_BYTES_MIN)? {
+    for _ in 0..count {
         name(reader, &mut names)?;
         value(reader, depth)?;
     }
@@ -89,36 +91,13 @@ fn dict(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
 /// Inline, so that only containers are a call.
 #[inline(always)]
 fn value(reader: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
-    match Tag::read(reader)? {
-        Tag::Null => {}
-        Tag::Bool => drop(read_bool(reader)?),
-        Tag::Int => drop(reader.i64()?),
-        Tag::UInt => drop(read_uint(reader)?),
-        Tag::Float => drop(reader.take(8)?),
-        Tag::Str => drop(reader.utf8()?),
-        Tag::List => list(reader, depth)?,
-        Tag::Dict => dict(reader, depth)?,
+    match Lead::read(reader)? {
+        Lead::Null | Lead::Bool(_) | Lead::Int(_) | Lead::UInt(_) | Lead::Float(_) => {}
+        Lead::Str(len) => drop(reader.utf8(len)?),
+        Lead::List(count) => list(reader, count, depth)?,
+        Lead::Dict(count) => dict(reader, count, depth)?,
     }
     Ok(())
-}
-
-#[inline]
-pub(super) fn read_bool(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
-    match reader.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(Malformed { at: reader.pos().saturating_sub(1), expected: "0 or 1 for a bool" }),
-    }
-}
-
-#[inline]
-pub(super) fn read_uint(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
-    let before = reader.clone();
-    let number = reader.u64()?;
-    if i64::try_from(number).is_ok() {
-        return Err(before.malformed("an integer above 2^63 - 1, as smaller ones have a tag of their own"));
-    }
-    Ok(number)
 }
 
 #[cfg(test)]
@@ -137,24 +116,27 @@ mod tests {
     #[test]
     fn each_class_of_damage_is_refused_where_it_stands() {
         for (row, at, expected) in [
-            (row_of(&[8]), 3, "the tag of a value"),
-            (row_of(&[0x80, 0x00]), 3, "the tag of a value"),
-            (row_of(&[1, 2]), 4, "0 or 1 for a bool"),
-            (row_of(&[2, 0x82, 0x00]), 4, "an integer in its fewest bytes"),
-            (row_of(&[3, 7]), 4, "an integer above 2^63 - 1, as smaller ones have a tag of their own"),
-            (row_of(&[5, 1, 0xff]), 5, "text in UTF-8"),
+            (row_of(&[9]), 3, "the first byte of a value"),
+            (row_of(&[0x0f, 0x00]), 3, "the first byte of a value"),
+            (row_of(&[3, 0x82, 0x00]), 4, "an integer in its fewest bytes"),
+            (row_of(&[3, 2]), 4, "an integer that does not fit the byte before"),
+            (row_of(&[4, 7]), 4, "an integer above 2^63 - 1, as smaller ones have a kind of their own"),
+            (row_of(&[0x21, 0xff]), 4, "text in UTF-8"),
+            (row_of(&[6, 1, b'x']), 4, "a length that does not fit the byte before"),
             (row_of(&[0, 0]), 4, "the end"),
-            (row_of(&[6, 2, 0]), 4, "a count that the bytes after it can hold"),
-            (row_of(&[7, 1, 0]), 4, "a count that the bytes after it can hold"),
+            (row_of(&[0x12, 0]), 3, "a count that the bytes after it can hold"),
+            (row_of(&[7, 1, 0]), 4, "a count that does not fit the byte before"),
+            (row_of(&[7, 20, 0]), 4, "a count that the bytes after it can hold"),
+            (row_of(&[8, 1, 0]), 4, "a count that the bytes after it can hold"),
             (vec![1, 1, 0xff, 0], 2, "text in UTF-8"),
             (vec![0x81, 0x00, 1, b'a', 0], 0, "an integer in its fewest bytes"),
             (vec![2, 1, b'a', 1, b'a', 0, 0], 3, "a name that the dict does not have yet"),
-            (row_of(&[7, 2, 0, 0, 0, 0]), 7, "a name that the dict does not have yet"),
+            (row_of(&[8, 2, 0, 0, 0, 0]), 7, "a name that the dict does not have yet"),
             (vec![], 0, "a whole integer"),
         ] {
             assert_eq!(validate(&row), Err(Malformed { at, expected }), "{row:x?}");
         }
-        assert_eq!(validate(&row_of(&[6, 2, 7, 1, 1, b'a', 0, 7, 1, 1, b'a', 0])), Ok(()));
+        assert_eq!(validate(&row_of(&[0x12, 8, 1, 1, b'a', 0, 8, 1, 1, b'a', 0])), Ok(()));
         assert_eq!(validate(&[0]), Ok(()));
     }
 

@@ -5,9 +5,10 @@ use smallvec::SmallVec;
 use super::Tag;
 use super::encode_error::EncodeError;
 use super::header::Header;
+use super::lead;
 use super::names::Names;
 use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX};
-use crate::wire::{put_f64, put_i64, put_str, put_u64, u64_len};
+use crate::wire::put_str;
 
 /// Appends one row to a buffer.
 pub(super) struct Writer<'o> {
@@ -29,12 +30,14 @@ pub(super) struct Writer<'o> {
 
 const BROKEN: &str = "its Serialize swallowed an error, or left out a value, a name or an end";
 
-/// A container begun. Its count is put right when it ends: a length told beforehand is only a guess at how many bytes
-/// the count will take, since a `Serialize` may say nothing, or something wrong.
+/// A container begun. Its count is put right when it ends: a length told beforehand is only a guess, since a `Serialize`
+/// may say nothing, or something wrong.
 #[must_use]
 pub(super) struct Open {
-    count_at: usize,
-    count_bytes: usize,
+    tag: Tag,
+    /// Where its count was written, and how many it says.
+    lead: (usize, usize),
+    guess: u64,
     names_from: usize,
     depth: usize,
     count: u64,
@@ -65,15 +68,7 @@ impl<'o> Writer<'o> {
         self.out.len().saturating_sub(self.start)
     }
 
-    /// A tag; there is none before the row itself, which has to be a dict.
-    #[inline]
-    fn tag(&mut self, tag: Tag) -> Result<(), EncodeError> {
-        self.begins(tag)?;
-        self.out.push(tag as u8);
-        Ok(())
-    }
-
-    /// A value comes, whose tag the caller writes.
+    /// A value comes; the row itself has to be a dict.
     #[inline]
     fn begins(&mut self, tag: Tag) -> Result<(), EncodeError> {
         if self.depth == 0 {
@@ -85,20 +80,22 @@ impl<'o> Writer<'o> {
 
     #[inline]
     pub(super) fn null(&mut self) -> Result<(), EncodeError> {
-        self.tag(Tag::Null)
+        self.begins(Tag::Null)?;
+        lead::put_null(self.out);
+        Ok(())
     }
 
     #[inline]
     pub(super) fn bool(&mut self, b: bool) -> Result<(), EncodeError> {
         self.begins(Tag::Bool)?;
-        self.out.extend_from_slice(&[Tag::Bool as u8, b.into()]);
+        lead::put_bool(self.out, b);
         Ok(())
     }
 
     #[inline]
     pub(super) fn i64(&mut self, number: i64) -> Result<(), EncodeError> {
-        self.tag(Tag::Int)?;
-        put_i64(self.out, number);
+        self.begins(Tag::Int)?;
+        lead::put_int(self.out, number);
         Ok(())
     }
 
@@ -107,8 +104,8 @@ impl<'o> Writer<'o> {
         if let Ok(number) = i64::try_from(number) {
             return self.i64(number);
         }
-        self.tag(Tag::UInt)?;
-        put_u64(self.out, number);
+        self.begins(Tag::UInt)?;
+        lead::put_uint(self.out, number);
         Ok(())
     }
 
@@ -122,21 +119,15 @@ impl<'o> Writer<'o> {
 
     #[inline]
     pub(super) fn f64(&mut self, number: f64) -> Result<(), EncodeError> {
-        self.tag(Tag::Float)?;
-        put_f64(self.out, number);
+        self.begins(Tag::Float)?;
+        lead::put_float(self.out, number);
         Ok(())
     }
 
     #[inline]
     pub(super) fn str(&mut self, text: &str) -> Result<(), EncodeError> {
-        if text.len() >= 0x80 {
-            self.tag(Tag::Str)?;
-            put_str(self.out, text);
-            return Ok(());
-        }
         self.begins(Tag::Str)?;
-        self.out.extend_from_slice(&[Tag::Str as u8, text.len().to_le_bytes()[0]]);
-        self.out.extend_from_slice(text.as_bytes());
+        lead::put_text(self.out, text);
         Ok(())
     }
 
@@ -151,7 +142,7 @@ impl<'o> Writer<'o> {
         self.value_comes();
         self.depth = 1;
         self.header.begin(self.out);
-        Ok(Open { count_at: 0, count_bytes: 0, names_from: 0, depth: 1, count: 0 })
+        Ok(Open { tag: Tag::Dict, lead: (0, 0), guess: 0, names_from: 0, depth: 1, count: 0 })
     }
 
     #[inline]
@@ -174,20 +165,15 @@ impl<'o> Writer<'o> {
     }
 
     fn begin(&mut self, tag: Tag, len: Option<usize>) -> Result<Open, EncodeError> {
-        // Before the tag: a tag without a container behind it would be malformed.
         if self.depth >= DEPTH_MAX {
             return Err(EncodeError::TooDeep);
         }
-        self.tag(tag)?;
+        self.begins(tag)?;
         self.depth = self.depth.saturating_add(1);
-        Ok(self.open(len))
-    }
-
-    fn open(&mut self, len: Option<usize>) -> Open {
-        let count_at = self.out.len();
-        let guess = len.unwrap_or(0) as u64;
-        put_u64(self.out, guess);
-        Open { count_at, count_bytes: u64_len(guess), names_from: self.names.len(), depth: self.depth, count: 0 }
+        let (from, guess) = (self.out.len(), len.unwrap_or(0) as u64);
+        put_count(self.out, tag, guess);
+        let lead = (from, self.out.len());
+        Ok(Open { tag, lead, guess, names_from: self.names.len(), depth: self.depth, count: 0 })
     }
 
     /// A value of the list follows.
@@ -265,18 +251,25 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
+    #[inline]
     fn put_count(&mut self, open: &Open) {
-        let (from, to) = (open.count_at, open.count_at.saturating_add(open.count_bytes));
-        if open.count < 0x80 && open.count_bytes == 1 {
-            if let Some(byte) = self.out.get_mut(from) {
-                *byte = open.count.to_le_bytes()[0];
-            }
-        } else {
-            let mut count = Vec::with_capacity(10);
-            put_u64(&mut count, open.count);
-            self.out.splice(from..to, count);
+        if open.count != open.guess {
+            self.put_other_count(open);
         }
     }
+
+    #[cold]
+    fn put_other_count(&mut self, open: &Open) {
+        let mut count = Vec::with_capacity(11);
+        put_count(&mut count, open.tag, open.count);
+        let (from, to) = open.lead;
+        self.out.splice(from..to, count);
+    }
+}
+
+#[inline]
+fn put_count(out: &mut Vec<u8>, tag: Tag, count: u64) {
+    if tag == Tag::List { lead::put_list(out, count) } else { lead::put_dict(out, count) }
 }
 
 pub(super) fn duplicate(name: &[u8]) -> EncodeError {
@@ -288,61 +281,22 @@ mod tests {
     use serde::Serialize;
     use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 
-    use super::super::zoo::{nested_records, on_a_small_stack, random_record};
+    use super::super::zoo::{by_the_book, nested_records, on_a_small_stack, random_record};
     use super::super::{decode_record, encode, encode_record, validate};
     use super::*;
     use crate::{Record, Value};
 
-    /// What postcard would be given to make our bytes of.
-    #[derive(Serialize)]
-    enum Mirror<'a> {
-        Null,
-        Bool(bool),
-        Int(i64),
-        UInt(u64),
-        Float(f64),
-        Str(&'a str),
-        List(Vec<Mirror<'a>>),
-        Dict(MirrorDict<'a>),
-    }
-
-    #[derive(Serialize)]
-    struct MirrorDict<'a>(Vec<(&'a str, Mirror<'a>)>);
-
-    impl<'a> From<&'a Value> for Mirror<'a> {
-        fn from(value: &'a Value) -> Self {
-            match value {
-                Value::Null => Mirror::Null,
-                Value::Bool(b) => Mirror::Bool(*b),
-                Value::Int(n) => Mirror::Int(*n),
-                Value::UInt(n) => Mirror::UInt(*n),
-                Value::Float(x) => Mirror::Float(*x),
-                Value::Str(s) => Mirror::Str(s),
-                Value::List(values) => Mirror::List(values.iter().map(Mirror::from).collect()),
-                Value::Dict(fields) => Mirror::Dict(fields.into()),
-            }
-        }
-    }
-
-    impl<'a> From<&'a Record> for MirrorDict<'a> {
-        fn from(record: &'a Record) -> Self {
-            MirrorDict(record.iter().map(|(name, value)| (name, value.into())).collect())
-        }
-    }
-
     #[test]
-    fn a_row_is_postcards_bytes_and_is_read_back() {
+    fn a_row_is_what_the_spec_says_and_is_read_back() {
         for seed in 0..500 {
             let record = random_record(seed);
             let mut row = b"before".to_vec();
             encode_record(&record, &mut row).unwrap();
             let row = row.strip_prefix(b"before").unwrap();
             let names: Vec<_> = record.keys().collect();
-            let mut mirror = postcard::to_stdvec(&names).unwrap();
-            for value in record.values() {
-                mirror.extend(postcard::to_stdvec(&Mirror::from(value)).unwrap());
-            }
-            assert_eq!(row, mirror, "seed {seed}");
+            let mut want = postcard::to_stdvec(&names).unwrap();
+            want.extend(record.values().flat_map(by_the_book));
+            assert_eq!(row, want, "seed {seed}");
             assert_eq!(validate(row), Ok(()), "seed {seed}");
             let read = decode_record(row).unwrap();
             assert_eq!(read, record, "seed {seed}");
@@ -454,7 +408,7 @@ mod tests {
     fn an_unsigned_integer_that_fits_is_written_as_an_int() {
         let mut row = Vec::new();
         encode_record(&Record::from([("x", Value::UInt(7))]), &mut row).unwrap();
-        assert_eq!(row, [1, 1, b'x', 2, 14]);
+        assert_eq!(row, [1, 1, b'x', 0x87]);
     }
 
     /// A map and a list that announce a length, or none, and have another.

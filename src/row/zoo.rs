@@ -42,11 +42,38 @@ fn text(random: &mut fastrand::Rng) -> String {
     }
 }
 
+/// What SPEC.md says of values, with postcard's word on integers and lengths.
+pub(super) fn by_the_book(value: &Value) -> Vec<u8> {
+    let postcard = |number: usize| postcard::to_stdvec(&number).unwrap();
+    match value {
+        Value::Null => vec![0],
+        Value::Bool(b) => vec![if *b { 2 } else { 1 }],
+        Value::Int(n @ -32..=127) => vec![u8::try_from(n + 0x80).unwrap()],
+        Value::Int(n) => [vec![3], postcard::to_stdvec(n).unwrap()].concat(),
+        Value::UInt(n) => [vec![4], postcard::to_stdvec(n).unwrap()].concat(),
+        Value::Float(x) => [vec![5], postcard::to_stdvec(x).unwrap()].concat(),
+        Value::Str(s) if s.len() < 64 => [&[0x20 + s.len() as u8], s.as_bytes()].concat(),
+        Value::Str(s) => [vec![6], postcard::to_stdvec(s).unwrap()].concat(),
+        Value::List(values) => {
+            let begin = if values.len() < 16 {
+                vec![0x10 + values.len() as u8]
+            } else {
+                [vec![7], postcard(values.len())].concat()
+            };
+            [begin, values.iter().flat_map(by_the_book).collect()].concat()
+        }
+        Value::Dict(fields) => {
+            let field = |(name, value)| [postcard::to_stdvec(name).unwrap(), by_the_book(value)].concat();
+            [vec![8], postcard(fields.len()), fields.iter().flat_map(field).collect()].concat()
+        }
+    }
+}
+
 /// Bytes of rows with containers `depth` deep: lists, and dicts.
 pub(super) fn nested_row(depth: usize) -> [Vec<u8>; 2] {
     let inner = depth.saturating_sub(1);
     let row = |container: &[u8]| [&[1, 1, b'a'], container.repeat(inner).as_slice(), &[0]].concat();
-    [row(&[6, 1]), row(&[7, 1, 1, b'a'])]
+    [row(&[0x11]), row(&[8, 1, 1, b'a'])]
 }
 
 /// Values with containers `depth` deep, the record that is to hold them counted: lists, and dicts.

@@ -199,9 +199,10 @@ fn with_row(parts: &Parts, names: &[u8], values: &[u8]) -> Parts {
     let (count, mut rest) = (rows[0], &rows[1..]);
     let mut old_values = Vec::new();
     while !rest.is_empty() {
-        // A text below 128 bytes with its tag and length, a float, and a key below 64.
-        assert_eq!((rest[0], rest[2 + usize::from(rest[1])]), (5, 4), "name, sum, id");
-        let (values, behind) = rest.split_at(2 + usize::from(rest[1]) + 9 + 2);
+        // A text below 64 bytes, a float, and a key below 128.
+        let text = usize::from(rest[0]).checked_sub(0x20).unwrap();
+        assert_eq!((rest[0] < 0x60, rest[1 + text], rest[1 + text + 9] >= 0x60), (true, 5, true), "name, sum, id");
+        let (values, behind) = rest.split_at(1 + text + 9 + 1);
         old_values.push(values);
         rest = behind;
     }
@@ -225,15 +226,12 @@ fn rows_that_lie_are_refused_whatever_their_checksums_say() {
         let (names, values): (Vec<_>, Vec<_>) = fields.iter().cloned().unzip();
         ([varint(names.len() as u64), names.concat()].concat(), values.concat())
     };
-    let id = field(b"id", &[2, 2]);
-    let name = field(b"name", &[5, 2, b'a', b'1']);
-    let sum_of = |sum: f64| field(b"sum", &[&[4][..], &sum.to_le_bytes()].concat());
+    let id = field(b"id", &[0x81]);
+    let name = field(b"name", &[0x22, b'a', b'1']);
+    let sum_of = |sum: f64| field(b"sum", &[&[5][..], &sum.to_le_bytes()].concat());
     let sum = sum_of(0.5);
-    let nested = |tag: u8, depth: usize| {
-        let inner: Vec<u8> =
-            if tag == 6 { [6, 1].repeat(depth) } else { [&[7, 1, 1, b'x'][..]].concat().repeat(depth) };
-        [inner, vec![0]].concat()
-    };
+    let nested = |container: &[u8], depth: usize| [container.repeat(depth), vec![0]].concat();
+    let (list, dict_of_x) = ([0x11], [8, 1, 1, b'x']);
     let bombs = vec![
         ("a sound row", dict(&[name.clone(), sum.clone(), id.clone()])), // as the delta's first commit has it
         ("a sound row", dict(&[name.clone(), sum_of(-0.5), id.clone()])), // and the snapshot, later
@@ -241,19 +239,20 @@ fn rows_that_lie_are_refused_whatever_their_checksums_say() {
         ("the primary key twice", dict(&[name.clone(), sum.clone(), id.clone(), id.clone()])),
         ("no primary key", dict(&[name.clone(), sum.clone()])),
         ("a name that is not UTF-8", dict(&[field(b"na\xFFe", &[0]), sum.clone(), id.clone()])),
-        ("text that is not UTF-8", dict(&[field(b"name", &[5, 2, 0xC3, 0x28]), sum.clone(), id.clone()])),
-        ("a surrogate in UTF-8", dict(&[field(b"name", &[5, 3, 0xED, 0xA0, 0x80]), sum.clone(), id.clone()])),
-        ("lists a hundred deep", dict(&[field(b"name", &nested(6, 100)), sum.clone(), id.clone()])),
-        ("lists without end", dict(&[field(b"name", &nested(6, 200_000)), sum.clone(), id.clone()])),
-        ("dicts without end", dict(&[field(b"name", &nested(7, 200_000)), sum.clone(), id.clone()])),
+        ("text that is not UTF-8", dict(&[field(b"name", &[0x22, 0xC3, 0x28]), sum.clone(), id.clone()])),
+        ("a surrogate in UTF-8", dict(&[field(b"name", &[0x23, 0xED, 0xA0, 0x80]), sum.clone(), id.clone()])),
+        ("lists a hundred deep", dict(&[field(b"name", &nested(&list, 100)), sum.clone(), id.clone()])),
+        ("lists without end", dict(&[field(b"name", &nested(&list, 200_000)), sum.clone(), id.clone()])),
+        ("dicts without end", dict(&[field(b"name", &nested(&dict_of_x, 200_000)), sum.clone(), id.clone()])),
         (
             "a list of 2^63 nulls",
-            dict(&[field(b"name", &[vec![6], varint(1 << 63)].concat()), sum.clone(), id.clone()]),
+            dict(&[field(b"name", &[vec![7], varint(1 << 63)].concat()), sum.clone(), id.clone()]),
         ),
-        ("a key that is a float", dict(&[name.clone(), sum.clone(), field(b"id", &[&[4][..], &[0; 8]].concat())])),
+        ("a key that is a float", dict(&[name.clone(), sum.clone(), field(b"id", &[&[5][..], &[0; 8]].concat())])),
         ("a field that the schema lacks", dict(&[name.clone(), sum.clone(), id.clone(), field(b"x", &[0])])),
-        ("a number in two bytes", dict(&[name.clone(), sum.clone(), field(b"id", &[2, 0x82, 0x00])])),
-        ("an unknown tag", dict(&[field(b"name", &[8]), sum.clone(), id.clone()])),
+        ("a number in two bytes", dict(&[name.clone(), sum.clone(), field(b"id", &[3, 2])])),
+        ("a text with a length of its own", dict(&[field(b"name", &[6, 2, b'a', b'1']), sum.clone(), id.clone()])),
+        ("an unknown kind", dict(&[field(b"name", &[9]), sum.clone(), id.clone()])),
         ("bytes behind the row", dict(&[name.clone(), sum.clone(), (id.0.clone(), [&*id.1, &[0]].concat())])),
         ("nothing at all", (Vec::new(), Vec::new())),
     ];
