@@ -129,6 +129,32 @@ impl Rows {
         }
     }
 
+    /// The rows in so many parts that lie behind one another, or fewer; and between each two the least key that belongs to
+    /// the right one. Each says that it has as many rows as the whole, until they are [united](Rows::unite).
+    pub(crate) fn part(self, parts: usize) -> (Vec<Key>, Vec<Rows>) {
+        match self {
+            Rows::Ints(tree) => {
+                let (bounds, parts) = tree.part(parts);
+                (bounds.into_iter().map(Key::Int).collect(), parts.into_iter().map(Rows::Ints).collect())
+            }
+            Rows::Keys(tree) => {
+                let (bounds, parts) = tree.part(parts);
+                (bounds, parts.into_iter().map(Rows::Keys).collect())
+            }
+        }
+    }
+
+    /// The whole of parts that were changed, each within its bounds; it had so many rows before.
+    pub(crate) fn unite(parts: Vec<Rows>, before: usize) -> Rows {
+        if parts.iter().all(|part| matches!(part, Rows::Ints(_))) {
+            let trees =
+                parts.into_iter().filter_map(|part| if let Rows::Ints(tree) = part { Some(tree) } else { None });
+            return Rows::Ints(Tree::unite(trees.collect(), before));
+        }
+        let trees = parts.into_iter().map(|mut part| std::mem::replace(part.keys(), Tree::new()));
+        Rows::Keys(Tree::unite(trees.collect(), before))
+    }
+
     /// The tree that takes any key; makes it where there is none.
     fn keys(&mut self) -> &mut Tree<Key, Packed> {
         if let Rows::Ints(ints) = self {

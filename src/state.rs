@@ -4,6 +4,7 @@
 //! the other does afterwards. [`State::apply`] is the only way in which a state changes: live commits, restore,
 //! recovery and followers all go through it, and it is deterministic.
 
+mod net;
 mod place;
 mod prepared;
 
@@ -22,7 +23,8 @@ use crate::tree::Tree;
 use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
 
-pub(crate) use self::prepared::{Change, Changes, Prepared, Preparer};
+pub(crate) use self::net::{Net, Totals};
+pub(crate) use self::prepared::{Change, Prepared, Preparer};
 
 /// One table.
 #[derive(Clone, Debug)]
@@ -201,17 +203,6 @@ impl TableState {
         let new = self.shapes.store(row, |shapes, stored, new| {
             rows.insert(key, stored, |row| old = Some(shapes.summary(row)));
             new
-        });
-        self.count_in(new);
-        self.forget(old)
-    }
-
-    /// The same for one of a shape that the table has, which was counted.
-    fn put_counted(&mut self, key: Key, row: &Parts<'_>, new: Summary) -> bool {
-        self.count_key(&key);
-        let (mut old, rows) = (None, &mut self.rows);
-        self.shapes.store_counted(row, |shapes, stored| {
-            rows.insert(key, stored, |row| old = Some(shapes.summary(row)));
         });
         self.count_in(new);
         self.forget(old)
@@ -480,7 +471,7 @@ impl State {
                 Event::Delete { key } => {
                     let state = self.tables.get_mut(table).ok_or_else(|| wrong(format!("a table {table:?}")))?;
                     if !state.delete(&key) {
-                        return Err(wrong(format!("a record {key} of table {table:?} to delete")));
+                        return Err(wrong(missing(table, &key)));
                     }
                     applied.deletes = applied.deletes.saturating_add(1);
                 }
@@ -501,6 +492,13 @@ impl State {
         Ok(applied)
     }
 
+    /// Takes a commit as applied whose changes are still to be made.
+    pub(crate) fn pass(&mut self, seq: Seq, payload: &[u8]) -> Result<(), Mismatch> {
+        self.expect(seq)?;
+        (self.time, self.seq) = (CommitReader::new(payload)?.time(), seq);
+        Ok(())
+    }
+
     /// Whether this is the seq of the next commit.
     fn expect(&self, seq: Seq) -> Result<(), Mismatch> {
         if self.seq.next() == Some(seq) {
@@ -508,6 +506,11 @@ impl State {
         }
         Err(Mismatch { at: 0, expected: format!("the commit after seq {}, not seq {seq}", self.seq) })
     }
+}
+
+/// What a delete of a record that is not there should have found.
+fn missing(table: &str, key: &Key) -> String {
+    format!("a record {key} of table {table:?} to delete")
 }
 
 impl TableState {

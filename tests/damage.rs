@@ -14,5 +14,7 @@ mod every_bit;
 mod forged;
 #[path = "damage/forged_json.rs"]
 mod forged_json;
+#[path = "damage/lying_chain.rs"]
+mod lying_chain;
 #[path = "damage/shuffled.rs"]
 mod shuffled;

@@ -12,8 +12,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::db::{Builder, DictDb};
 use crate::error::{DamagedBackup, Error, Result};
 use crate::file::name::{BackupKind, Stamp};
-use crate::file::{self, Trust};
-use crate::history::{Lineage, Point, Seq};
+use crate::file::{self, Pending, Trust, Unsound};
+use crate::history::{Digest, Lineage, Point, Seq};
 use crate::progress::{Progress, ProgressFn, Stage, Watch};
 use crate::state::{Identity, State};
 use crate::storage::{DiskStorage, Storage};
@@ -383,25 +383,38 @@ impl RestoreOptions {
         let mut reached: BTreeMap<Lineage, Seq> = [(state.identity.lineage, state.seq)].into();
         reached.extend(state.identity.parent.map(|parent| (parent.lineage, parent.seq)));
         let mut followed = Followed { state, reached, used: Vec::new(), last_used: since };
-        while let Some(index) = next_delta(catalog, &followed, legacy) {
-            let Some(entry) = catalog.entries.get_mut(index) else { break };
-            let watch = Watch::new(self.progress.as_deref(), Stage::ReadingDelta, &entry.path);
+        let mut pending = Pending::default();
+        loop {
+            let Followed { state, reached, used, last_used } = &mut followed;
+            let digest = pending.digest(state);
+            let next = next_delta(catalog, state, digest, used, *last_used, legacy);
             // Nothing but the order of stamps joins these: the first damaged one ends the chain.
-            let before = legacy.then(|| followed.state.clone());
-            match file::apply_delta(&*self.storage, &entry.path, &mut followed.state, self.trust, &watch) {
-                Ok(_) => {
-                    followed.used.push(index);
-                    followed.reached.insert(followed.state.identity.lineage, followed.state.seq);
-                    followed.last_used = followed.last_used.max(Some(entry.name.stamp));
+            let before = (legacy && next.is_some()).then(|| state.clone());
+            let outcome = match next.and_then(|index| Some((index, catalog.entries.get(index)?))) {
+                Some((index, entry)) => {
+                    used.push(index);
+                    let watch = Watch::new(self.progress.as_deref(), Stage::ReadingDelta, &entry.path);
+                    let (storage, path) = (&*self.storage, &entry.path);
+                    file::read_delta(storage, path, state, &mut pending, self.trust, &watch).map(|_| {
+                        reached.insert(state.identity.lineage, state.seq);
+                        *last_used = (*last_used).max(Some(entry.name.stamp));
+                    })
                 }
-                Err(error) if is_damage(&error) => {
-                    entry.found = Err(error);
+                None => pending.settle(state),
+            };
+            match outcome {
+                Ok(()) if next.is_none() => return Ok(Some(followed)),
+                Ok(()) => {}
+                Err(Unsound { delta, error }) if is_damage(&error) => {
+                    let damaged = used.get(delta).and_then(|index| catalog.entries.get_mut(*index));
+                    let Some(damaged) = damaged else { return Err(error) };
+                    damaged.found = Err(error);
+                    used.pop();
                     return Ok(before.map(|before| Followed { state: before, ..followed }));
                 }
-                Err(error) => return Err(error),
+                Err(Unsound { error, .. }) => return Err(error),
             }
         }
-        Ok(Some(followed))
     }
 
     /// Says what was left out and what is damaged, and whether the state that was reached is one to hand out.
@@ -474,27 +487,33 @@ struct Followed {
     last_used: Option<Stamp>,
 }
 
-/// The delta to apply next: of those that join onto the state, the one that leads furthest.
-fn next_delta(catalog: &Catalog, followed: &Followed, legacy: bool) -> Option<usize> {
-    let Followed { state, used, last_used: since, .. } = followed;
+/// The delta to apply next: of those that join onto the state with this digest, the one that leads furthest.
+fn next_delta(
+    catalog: &Catalog,
+    state: &State,
+    digest: Digest,
+    used: &[usize],
+    since: Option<Stamp>,
+    legacy: bool,
+) -> Option<usize> {
     let deltas =
         catalog.entries.iter().enumerate().filter(|(index, entry)| {
             entry.name.kind == BackupKind::Delta && entry.found.is_ok() && !used.contains(index)
         });
     if legacy {
         // DictDB 1.11: whatever comes after the full backup, in the order of the stamps.
-        let mut newer = deltas.filter(|(_, entry)| entry.history().is_none() && Some(entry.name.stamp) > *since);
+        let mut newer = deltas.filter(|(_, entry)| entry.history().is_none() && Some(entry.name.stamp) > since);
         return newer.next().map(|(index, _)| index);
     }
     // Stamps rise along a chain. An older delta that joins all the same is one of another future of this point: of
     // commits that were given up when somebody went back to it and went on from there.
-    let newer = deltas.filter(|(_, entry)| Some(entry.name.stamp) > *since);
+    let newer = deltas.filter(|(_, entry)| Some(entry.name.stamp) > since);
     let joining = newer.filter_map(|(index, entry)| {
         let history = entry.history()?;
         // By lineage, even where both are empty: a link left out would be missed further on.
         let parent = state.identity.parent.map(|parent| parent.lineage);
         let known = |base: &Point| base.lineage == state.identity.lineage || Some(base.lineage) == parent;
-        let joins = history.base.is_some_and(|base| known(&base) && file::joins(base, state));
+        let joins = history.base.is_some_and(|base| known(&base) && file::joins(base, state, digest));
         joins.then_some((history.end.seq, entry.name.stamp, index))
     });
     // An empty delta leads nowhere, unless into the history of a restored database: it comes after those that lead on.

@@ -1,22 +1,26 @@
 //! A delta backup in binary: the commits' frames as they stood in the ring, between a header and a seal.
 
+mod pending;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use self::pending::{Pending, Unsound};
 use crate::error::{Error, Result};
 use crate::file::container::{ContainerReader, ContainerWriter, Frame, Item};
 use crate::file::header::FileKind;
+use crate::file::seal::Seal;
 use crate::file::sink::Sink;
 use crate::file::snapshot::wrong_kind;
-use crate::file::{Made, Origin, check_digest, pipeline};
+use crate::file::{Made, Origin, pipeline};
 use crate::frame::FrameKind;
 use crate::history::Seq;
 use crate::mutation::CommitReader;
 use crate::mutation::Event;
 use crate::progress::Watch;
 use crate::ring::RingSlice;
-use crate::state::{Applied, Change, Changes, Prepared, Preparer, State};
+use crate::state::{Applied, Change, Identity, Mismatch, Prepared, Preparer, State};
 
 /// Commits between two reports of progress.
 const REPORT_EVERY: u64 = 1_024;
@@ -62,66 +66,88 @@ fn count(payload: &[u8]) -> u64 {
     records
 }
 
-/// Applies a delta to the state that it joins onto, and checks it against its seal. On failure the state is of no use.
-pub(crate) fn apply(mut file: ContainerReader, state: &mut State, watch: &Watch<'_>) -> Result<Applied> {
+/// Reads a delta that joins onto the state with what is pending for it, and checks all of it but for its digest and whether
+/// what it deletes is there: see [`Pending::settle`]. On failure the state is of no use.
+pub(crate) fn read(
+    mut file: ContainerReader,
+    state: &mut State,
+    pending: &mut Pending,
+    watch: &Watch<'_>,
+) -> Result<Applied, Unsound> {
     let path = file.path().to_owned();
-    if file.header.kind != FileKind::Delta {
-        return Err(wrong_kind(&path, &file.header, FileKind::Delta));
-    }
-    super::check_joins(&path, file.header.base, state)?;
-    state.identity = crate::state::Identity { lineage: file.header.lineage, parent: file.header.parent };
     let file_bytes = file.bytes();
-    let mut applying = Applying::new(&path, state, watch, file_bytes);
-    let threads = pipeline::threads_for(file_bytes, CHUNK_BYTES as u64);
-    let seal = pipeline::with_threads(threads, Chunk::prepare, |chunks| {
-        let mut chunk = applying.chunk();
-        loop {
-            let at = file.offset();
-            let next = file.next();
-            let wrong = match &next {
-                Ok(Item::Frame(frame)) if frame.header.kind != FrameKind::Commit => {
-                    Some((at, "a frame of kind 1 (commit)"))
-                }
-                Ok(Item::Frame(frame)) if frame.header.synced >= frame.header.seq => {
-                    Some((at.saturating_add(16), "a synced seq before the frame's own"))
-                }
-                Ok(Item::Frame(frame)) => {
-                    chunk.push(frame);
-                    None
-                }
-                Ok(Item::Seal(_)) | Err(_) => None,
-            };
-            let is_last = wrong.is_some() || !matches!(next, Ok(Item::Frame(_)));
-            if is_last || chunk.payloads.len() >= CHUNK_BYTES {
-                chunks.give(chunk.payloads.len(), std::mem::replace(&mut chunk, applying.chunk()));
-                // What comes before it in the file is told before it.
-                while let Some(chunk) = if is_last { chunks.next() } else { chunks.ready() } {
-                    applying.apply(chunk)?;
-                }
-            }
-            if let Some((at, expected)) = wrong {
-                return Err(Error::corrupt(&path, at, expected));
-            }
-            if let Item::Seal(seal) = next? {
-                return Ok(seal);
-            }
+    let read = join(&file, state, pending).and_then(|()| {
+        let mut reading = Reading::new(&path, state, pending, watch, file_bytes);
+        let seal = reading.commits(&mut file)?;
+        Ok((seal, reading.applied, reading.commits))
+    });
+    let checked = read.and_then(|(seal, applied, commits)| {
+        check_seal(&path, file_bytes, &seal, state, applied, commits)?;
+        Ok((seal, applied))
+    });
+    match checked {
+        Ok((seal, applied)) => {
+            pending.seal(state, file_bytes, seal.digest)?;
+            let records = applied.puts.saturating_add(applied.deletes);
+            let reported = watch.report(records, Some(records), file_bytes, Some(file_bytes));
+            reported.map(|()| applied).map_err(|error| pending.unsound(state, error))
         }
-    })?;
-    let Applying { state, applied, commits, .. } = applying;
+        Err(Wrong::Before(unsound)) => Err(unsound),
+        Err(Wrong::Here(error)) => Err(pending.unsound(state, error)),
+    }
+}
+
+/// Begins to read a delta.
+fn join(file: &ContainerReader, state: &mut State, pending: &mut Pending) -> Result<(), Wrong> {
+    let (path, header) = (file.path(), &file.header);
+    let digest = pending.digest(state);
+    pending.begin(path.to_owned());
+    if header.kind != FileKind::Delta {
+        return Err(wrong_kind(path, header, FileKind::Delta).into());
+    }
+    super::check_joins(path, header.base, state, digest)?;
+    state.identity = Identity { lineage: header.lineage, parent: header.parent };
+    Ok(())
+}
+
+fn check_seal(
+    path: &Path,
+    file_bytes: u64,
+    seal: &Seal,
+    state: &mut State,
+    applied: Applied,
+    commits: u64,
+) -> Result<(), Wrong> {
     let records = applied.puts.saturating_add(applied.deletes);
     if (seal.seq, seal.groups, seal.records) != (state.seq, commits, records) {
         let expected = format!("a seal of seq {}, {commits} commits and {records} puts and deletes", state.seq);
-        return Err(Error::corrupt(&path, file_bytes, expected));
+        return Err(Error::corrupt(path, file_bytes, expected).into());
     }
     if commits == 0 {
         // An empty delta changes nothing, the time of the newest commit included.
         state.time = seal.time;
     } else if seal.time != state.time {
-        return Err(Error::corrupt(&path, file_bytes, "the time of the last commit in the seal"));
+        return Err(Error::corrupt(path, file_bytes, "the time of the last commit in the seal").into());
     }
-    check_digest(&path, file_bytes, seal.digest, state)?;
-    watch.report(records, Some(records), file_bytes, Some(file_bytes))?;
-    Ok(applied)
+    Ok(())
+}
+
+/// What is wrong, and whether it is known with which delta.
+enum Wrong {
+    Here(Error),
+    Before(Unsound),
+}
+
+impl From<Error> for Wrong {
+    fn from(error: Error) -> Wrong {
+        Wrong::Here(error)
+    }
+}
+
+impl From<Unsound> for Wrong {
+    fn from(unsound: Unsound) -> Wrong {
+        Wrong::Before(unsound)
+    }
 }
 
 /// Commits that are checked in one go, on any core.
@@ -129,32 +155,55 @@ struct Chunk {
     preparer: Arc<Preparer>,
     generation: u64,
     payloads: Vec<u8>,
-    /// Of each: its seq, where its payload lies, where that stands in the file, and what was made of it.
-    commits: Vec<(Seq, Range<usize>, u64, Prepared)>,
+    commits: Vec<Commit>,
     /// Of all that are ready.
     changes: Vec<Change>,
+}
+
+struct Commit {
+    seq: Seq,
+    /// Where its payload lies among those of the chunk, and where in the file.
+    payload: Range<usize>,
+    payload_at: u64,
+    prepared: Prepared,
+}
+
+impl Commit {
+    /// How many changes were prepared.
+    fn ready(&self) -> usize {
+        if let Prepared::Ready(count) = self.prepared { count } else { 0 }
+    }
 }
 
 impl Chunk {
     fn push(&mut self, frame: &Frame<'_>) {
         let start = self.payloads.len();
         self.payloads.extend_from_slice(frame.payload);
-        self.commits.push((frame.header.seq, start..self.payloads.len(), frame.payload_at, Prepared::Not));
+        let (payload, payload_at) = (start..self.payloads.len(), frame.payload_at);
+        self.commits.push(Commit { seq: frame.header.seq, payload, payload_at, prepared: Prepared::Not });
     }
 
     fn prepare(mut self) -> Chunk {
-        for (_, payload, _, prepared) in &mut self.commits {
-            let payload = self.payloads.get(payload.clone()).unwrap_or_default();
-            *prepared = self.preparer.prepare(payload, &mut self.changes);
+        for commit in &mut self.commits {
+            let payload = self.payloads.get(commit.payload.clone()).unwrap_or_default();
+            commit.prepared = self.preparer.prepare(payload, &mut self.changes);
         }
+        self
+    }
+
+    fn cleared(mut self) -> Chunk {
+        self.changes.clear();
+        self.commits.clear();
+        self.payloads.clear();
         self
     }
 }
 
-/// The state that chunks are applied to, in the order of the file.
-struct Applying<'a> {
+/// A delta being read, in the order of the file.
+struct Reading<'a> {
     path: &'a Path,
     state: &'a mut State,
+    pending: &'a mut Pending,
     watch: &'a Watch<'a>,
     file_bytes: u64,
     applied: Applied,
@@ -162,56 +211,111 @@ struct Applying<'a> {
     preparer: Arc<Preparer>,
     /// Rises where a commit may have changed which tables there are.
     generation: u64,
-    /// Chunks that were applied, for their buffers.
-    spare: Vec<Chunk>,
 }
 
-impl<'a> Applying<'a> {
-    fn new(path: &'a Path, state: &'a mut State, watch: &'a Watch<'a>, file_bytes: u64) -> Applying<'a> {
+impl<'a> Reading<'a> {
+    fn new(
+        path: &'a Path,
+        state: &'a mut State,
+        pending: &'a mut Pending,
+        watch: &'a Watch<'a>,
+        file_bytes: u64,
+    ) -> Reading<'a> {
         let preparer = Arc::new(state.preparer());
-        let (applied, spare) = (Applied::default(), Vec::new());
-        Applying { path, state, watch, file_bytes, applied, commits: 0, preparer, generation: 0, spare }
+        let applied = Applied::default();
+        Reading { path, state, pending, watch, file_bytes, applied, commits: 0, preparer, generation: 0 }
+    }
+
+    fn commits(&mut self, file: &mut ContainerReader) -> Result<Seal, Wrong> {
+        let threads = pipeline::threads_for(self.file_bytes, CHUNK_BYTES as u64);
+        pipeline::with_threads(threads, Chunk::prepare, |chunks| {
+            let mut chunk = self.chunk();
+            loop {
+                let at = file.offset();
+                let next = file.next();
+                let wrong = match &next {
+                    Ok(Item::Frame(frame)) if frame.header.kind != FrameKind::Commit => {
+                        Some((at, "a frame of kind 1 (commit)"))
+                    }
+                    Ok(Item::Frame(frame)) if frame.header.synced >= frame.header.seq => {
+                        Some((at.saturating_add(16), "a synced seq before the frame's own"))
+                    }
+                    Ok(Item::Frame(frame)) => {
+                        chunk.push(frame);
+                        None
+                    }
+                    Ok(Item::Seal(_)) | Err(_) => None,
+                };
+                let is_last = wrong.is_some() || !matches!(next, Ok(Item::Frame(_)));
+                if is_last || chunk.payloads.len() >= CHUNK_BYTES {
+                    chunks.give(chunk.payloads.len(), std::mem::replace(&mut chunk, self.chunk()));
+                    // What comes before it in the file is told before it.
+                    while let Some(chunk) = if is_last { chunks.next() } else { chunks.ready() } {
+                        self.take(chunk)?;
+                    }
+                }
+                if let Some((at, expected)) = wrong {
+                    return Err(Error::corrupt(self.path, at, expected).into());
+                }
+                if let Item::Seal(seal) = next? {
+                    return Ok(seal);
+                }
+            }
+        })
     }
 
     /// One to be filled.
     fn chunk(&mut self) -> Chunk {
         let (preparer, generation) = (self.preparer.clone(), self.generation);
         let (payloads, commits, changes) =
-            self.spare.pop().map(|spare| (spare.payloads, spare.commits, spare.changes)).unwrap_or_default();
+            self.pending.spare.pop().map(|spare| (spare.payloads, spare.commits, spare.changes)).unwrap_or_default();
         Chunk { preparer, generation, payloads, commits, changes }
     }
 
-    fn apply(&mut self, mut chunk: Chunk) -> Result<()> {
-        let mut is_stale = false;
-        let mut changes = Changes::new(&chunk.preparer, &mut chunk.changes);
-        for (seq, payload, payload_at, prepared) in chunk.commits.drain(..) {
-            let payload = chunk.payloads.get(payload).unwrap_or_default();
-            is_stale |= !matches!(prepared, Prepared::Ready(_));
-            self.generation = self.generation.saturating_add(u64::from(matches!(prepared, Prepared::Tables)));
-            let one = match prepared {
-                Prepared::Ready(count) if chunk.generation == self.generation => {
-                    self.state.apply_prepared(seq, payload, &mut changes, count)
-                }
-                _ => self.state.apply(seq, payload),
-            };
-            let one = one.map_err(|m| Error::corrupt(self.path, payload_at.saturating_add(m.at as u64), m.expected))?;
-            self.applied.puts = self.applied.puts.saturating_add(one.puts);
-            self.applied.deletes = self.applied.deletes.saturating_add(one.deletes);
-            self.commits = self.commits.saturating_add(1);
-            if self.commits.is_multiple_of(REPORT_EVERY) {
-                let records = self.applied.puts.saturating_add(self.applied.deletes);
-                let end = payload_at.saturating_add(payload.len() as u64);
-                self.watch.report(records, None, end, Some(self.file_bytes))?;
+    /// Puts a chunk with what is pending; applies one that is not ready, behind all that is.
+    fn take(&mut self, chunk: Chunk) -> Result<(), Wrong> {
+        let is_ready = chunk.commits.iter().all(|commit| matches!(commit.prepared, Prepared::Ready(_)));
+        if is_ready && chunk.generation == self.generation {
+            for commit in &chunk.commits {
+                let payload = chunk.payloads.get(commit.payload.clone()).unwrap_or_default();
+                let passed = self.state.pass(commit.seq, payload);
+                passed.map_err(|mismatch| self.corrupt(commit, mismatch))?;
+                self.count(commit, payload, Applied::default())?;
             }
+            let puts = chunk.changes.iter().filter(|change| change.is_put()).count();
+            self.applied.puts = self.applied.puts.saturating_add(puts as u64);
+            let deletes = chunk.changes.len().saturating_sub(puts);
+            self.applied.deletes = self.applied.deletes.saturating_add(deletes as u64);
+            self.pending.push(self.state, chunk)?;
+            return Ok(());
         }
-        if is_stale {
-            self.preparer = Arc::new(self.state.preparer());
+        self.pending.settle(self.state)?;
+        for commit in &chunk.commits {
+            let payload = chunk.payloads.get(commit.payload.clone()).unwrap_or_default();
+            let applied = self.state.apply(commit.seq, payload);
+            let applied = applied.map_err(|mismatch| self.corrupt(commit, mismatch))?;
+            self.count(commit, payload, applied)?;
         }
-        drop(changes);
-        chunk.changes.clear();
-        chunk.payloads.clear();
-        self.spare.push(chunk);
+        self.generation = self.generation.saturating_add(1);
+        self.preparer = Arc::new(self.state.preparer());
+        self.pending.spare.push(chunk.cleared());
         Ok(())
+    }
+
+    fn corrupt(&self, commit: &Commit, mismatch: Mismatch) -> Error {
+        Error::corrupt(self.path, commit.payload_at.saturating_add(mismatch.at as u64), mismatch.expected)
+    }
+
+    fn count(&mut self, commit: &Commit, payload: &[u8], applied: Applied) -> Result<()> {
+        self.applied.puts = self.applied.puts.saturating_add(applied.puts);
+        self.applied.deletes = self.applied.deletes.saturating_add(applied.deletes);
+        self.commits = self.commits.saturating_add(1);
+        if !self.commits.is_multiple_of(REPORT_EVERY) {
+            return Ok(());
+        }
+        let records = self.applied.puts.saturating_add(self.applied.deletes);
+        let end = commit.payload_at.saturating_add(payload.len() as u64);
+        self.watch.report(records, None, end, Some(self.file_bytes))
     }
 }
 

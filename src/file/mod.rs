@@ -16,7 +16,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::history::{Lineage, Point, Timestamp};
+use crate::history::{Digest, Lineage, Point, Timestamp};
 use crate::progress::Watch;
 use crate::ring::RingSlice;
 use crate::state::{Applied, Identity, State};
@@ -29,7 +29,7 @@ mod delta;
 pub(crate) mod header;
 pub(crate) mod json;
 pub(crate) mod name;
-mod pipeline;
+pub(crate) mod pipeline;
 pub(crate) mod seal;
 pub(crate) mod sink;
 mod snapshot;
@@ -38,6 +38,7 @@ pub(crate) mod store_name;
 
 use compression::Compression;
 use container::ContainerReader;
+pub(crate) use delta::{Pending, Unsound};
 use header::{FileKind, Header};
 use name::{BackupFormat, BackupKind};
 use sink::Sink;
@@ -124,9 +125,37 @@ pub(crate) fn apply_delta(
     trust: Trust,
     watch: &Watch<'_>,
 ) -> Result<Applied> {
-    match sniff(storage, path)? {
-        BackupFormat::Binary => delta::apply(ContainerReader::open(storage, path)?, state, watch),
-        BackupFormat::Json => json::apply_delta(storage, path, state, trust, watch),
+    let mut pending = Pending::default();
+    let applied = read_delta(storage, path, state, &mut pending, trust, watch).map_err(|unsound| unsound.error)?;
+    pending.settle(state).map_err(|unsound| unsound.error)?;
+    Ok(applied)
+}
+
+/// The same for one of several, whose changes are made together with the others': see [`Pending`].
+pub(crate) fn read_delta(
+    storage: &dyn Storage,
+    path: &Path,
+    state: &mut State,
+    pending: &mut Pending,
+    trust: Trust,
+    watch: &Watch<'_>,
+) -> std::result::Result<Applied, Unsound> {
+    let file = match sniff(storage, path) {
+        Ok(BackupFormat::Binary) => ContainerReader::open(storage, path).map(Some),
+        Ok(BackupFormat::Json) => Ok(None),
+        Err(error) => Err(error),
+    };
+    match file {
+        Ok(Some(file)) => delta::read(file, state, pending, watch),
+        Ok(None) => {
+            pending.settle(state)?;
+            pending.begin(path.to_owned());
+            json::apply_delta(storage, path, state, trust, watch).map_err(|error| pending.unsound(state, error))
+        }
+        Err(error) => {
+            pending.begin(path.to_owned());
+            Err(pending.unsound(state, error))
+        }
     }
 }
 
@@ -208,22 +237,24 @@ fn check_digest(path: &Path, at: u64, stated: crate::history::Digest, state: &St
 }
 
 /// A delta joins onto a state at its base, or onto one that was restored from its base and not written to since.
-fn check_joins(path: &Path, base: Option<Point>, state: &State) -> Result<()> {
+/// `digest` is the state's.
+fn check_joins(path: &Path, base: Option<Point>, state: &State, digest: Digest) -> Result<()> {
     let needs = base.ok_or_else(|| Error::corrupt(path, 32, "the base that the delta joins onto"))?;
-    if joins(needs, state) {
+    if joins(needs, state, digest) {
         return Ok(());
     }
-    Err(Error::DoesNotJoin { file: path.to_owned(), needs: Box::new(needs), stands: Box::new(state.point()) })
+    let stands = Point { lineage: state.identity.lineage, seq: state.seq, digest };
+    Err(Error::DoesNotJoin { file: path.to_owned(), needs: Box::new(needs), stands: Box::new(stands) })
 }
 
-pub(crate) fn joins(base: Point, state: &State) -> bool {
+pub(crate) fn joins(base: Point, state: &State, digest: Digest) -> bool {
     let parent = state.identity.parent;
     let restored_there = parent.is_some_and(|parent| parent.lineage == base.lineage && parent.seq == base.seq);
     // The empty database is the same in every history, before its first commit.
     let from_empty = base.seq == crate::history::Seq::ZERO && parent.is_none() && state.table_count() == 0;
     let same_history = base.lineage == state.identity.lineage || restored_there || from_empty;
     let same_place = base.seq == state.seq && same_history;
-    same_place && base.digest == state.digest() && base.lineage != Lineage::NONE
+    same_place && base.digest == digest && base.lineage != Lineage::NONE
 }
 
 /// Lets the program's other threads go first, from here to the end of this one: nobody should wait for a core because

@@ -6,20 +6,17 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::vec::Drain;
 
-use super::{Applied, Mismatch, State, TableState};
-use crate::history::{Seq, Timestamp};
+use super::{State, TableState, missing};
 use crate::mutation::{CommitReader, Event};
 use crate::row::{Parts, Summary};
-use crate::tree::WARM_MAX;
 use crate::value::Key;
 
 /// What it takes to check commits.
 #[derive(Debug)]
 pub(crate) struct Preparer {
     /// In the order of their names, without rows.
-    tables: Vec<(Arc<str>, TableState)>,
+    pub(super) tables: Vec<(Arc<str>, TableState)>,
 }
 
 /// What was made of a commit.
@@ -37,47 +34,27 @@ pub(crate) enum Prepared {
 #[derive(Debug)]
 pub(crate) struct Change {
     /// Which of the tables.
-    table: usize,
-    key: Key,
+    pub(super) table: usize,
+    pub(super) key: Key,
     /// Where it stands in the payload.
-    at: usize,
-    /// What is put: the number of its shape, and where the values stand.
-    put: Option<(usize, Range<usize>, Summary)>,
+    pub(crate) at: usize,
+    /// What is put: the number of its shape, and where the values stand in the payload.
+    pub(super) put: Option<(usize, Range<usize>, Summary)>,
 }
 
-/// Changes in their order, each group of which is looked for in the state before the first of it is applied.
-pub(crate) struct Changes<'c> {
-    preparer: &'c Preparer,
-    changes: Drain<'c, Change>,
-    /// How many were left behind those that were looked for.
-    cold: usize,
-}
-
-impl<'c> Changes<'c> {
-    pub(crate) fn new(preparer: &'c Preparer, changes: &'c mut Vec<Change>) -> Changes<'c> {
-        Changes { preparer, cold: changes.len(), changes: changes.drain(..) }
-    }
-
-    fn next(&mut self, state: &State) -> Option<Change> {
-        let left = self.changes.as_slice();
-        if left.len() <= self.cold {
-            self.cold = left.len().saturating_sub(WARM_MAX);
-            self.warm(state, left.get(..WARM_MAX).unwrap_or(left));
-        }
-        self.changes.next()
-    }
-
-    /// Of changes in one table; most often they are.
-    fn warm(&self, state: &State, group: &[Change]) {
-        let Some(first) = group.first() else { return };
-        let name = self.preparer.tables.get(first.table).map(|(name, _)| &**name);
-        if let Some(table) = name.and_then(|name| state.table(name)) {
-            table.rows.warm(group.iter().filter(|change| change.table == first.table).map(|change| &change.key));
-        }
+impl Change {
+    pub(crate) fn is_put(&self) -> bool {
+        self.put.is_some()
     }
 }
 
 impl Preparer {
+    /// What was expected of a change that deletes what is not there.
+    pub(crate) fn missing(&self, change: &Change) -> String {
+        let name = self.tables.get(change.table).map_or("", |(name, _)| name);
+        missing(name, &change.key)
+    }
+
     /// Puts the changes of a commit behind `changes`; none of one that is not ready.
     pub(crate) fn prepare(&self, payload: &[u8], changes: &mut Vec<Change>) -> Prepared {
         let before = changes.len();
@@ -131,47 +108,16 @@ impl State {
     pub(crate) fn preparer(&self) -> Preparer {
         Preparer { tables: self.tables().map(|(name, table)| (name.clone(), table.without_rows())).collect() }
     }
-
-    /// As [`State::apply`], for a commit that was checked: the next `count` changes.
-    ///
-    /// None of the commits since they were prepared may have changed which tables there are.
-    pub(crate) fn apply_prepared(
-        &mut self,
-        seq: Seq,
-        payload: &[u8],
-        changes: &mut Changes<'_>,
-        count: usize,
-    ) -> Result<Applied, Mismatch> {
-        self.expect(seq)?;
-        let mut applied = Applied::default();
-        for _ in 0..count {
-            let Some(Change { table, key, at, put }) = changes.next(self) else { break };
-            let preparer = changes.preparer;
-            let found = preparer.tables.get(table).and_then(|(name, _)| Some((name, self.tables.get_mut(&**name)?)));
-            let Some((name, table)) = found else { unreachable!("the tables are those that it was prepared for") };
-            if let Some((number, values, summary)) = put {
-                let values = payload.get(values).unwrap_or_default();
-                table.put_counted(key, &Parts { number: Some(number), names: &[], values }, summary);
-                applied.puts = applied.puts.saturating_add(1);
-            } else if table.delete(&key) {
-                applied.deletes = applied.deletes.saturating_add(1);
-            } else {
-                return Err(Mismatch { at, expected: format!("a record {key} of table {name:?} to delete") });
-            }
-        }
-        let time = payload.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes));
-        (self.time, self.seq) = (Timestamp::from_micros(time), seq);
-        Ok(applied)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::definition::TableDefinition;
+    use crate::history::{Seq, Timestamp};
     use crate::mutation::CommitWriter;
     use crate::row::encode_record;
-    use crate::state::Identity;
+    use crate::state::{Applied, Identity, Mismatch, Net};
     use crate::{Record, record};
 
     fn payload(body: impl FnOnce(&mut CommitWriter, &mut Vec<u8>)) -> Vec<u8> {
@@ -208,10 +154,23 @@ mod tests {
         let outcome = plain.apply(Seq::new(2), payload).map_err(wrong);
         let (preparer, mut changes) = (prepared.preparer(), Vec::new());
         if let Prepared::Ready(count) = preparer.prepare(payload, &mut changes) {
-            let mut changes = Changes::new(&preparer, &mut changes);
-            assert_eq!(prepared.apply_prepared(Seq::new(2), payload, &mut changes, count).map_err(wrong), outcome);
-            assert_eq!((prepared.digest(), prepared.row_bytes()), (plain.digest(), plain.row_bytes()));
-            assert!(outcome.is_err() || (prepared.seq, prepared.time) == (plain.seq, plain.time));
+            assert_eq!(count, changes.len());
+            prepared.pass(Seq::new(2), payload).unwrap();
+            let net: Vec<_> = changes.iter().map(|change| Net { change, payload, delta: 0 }).collect();
+            match prepared.apply_net(&preparer, &net, 1) {
+                Ok(totals) => {
+                    prepared.count_net(&preparer, &totals, 0);
+                    let puts = changes.iter().filter(|change| change.is_put()).count() as u64;
+                    let applied = Applied { puts, deletes: count as u64 - puts };
+                    assert_eq!(outcome, Ok(applied));
+                    assert_eq!((prepared.digest(), prepared.row_bytes()), (plain.digest(), plain.row_bytes()));
+                    assert_eq!((prepared.seq, prepared.time), (plain.seq, plain.time));
+                }
+                Err(first) => {
+                    let change = &changes[first];
+                    assert_eq!(outcome, Err((change.at, preparer.missing(change))));
+                }
+            }
         } else {
             assert!(changes.is_empty(), "nothing of a commit that is not ready is left");
         }

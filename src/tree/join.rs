@@ -32,6 +32,39 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         }
     }
 
+    /// The tree in so many parts that lie behind one another, or fewer; and between each two the least key that belongs to
+    /// the right one. Each says that it has as many entries as the whole, until they are [united](Tree::unite).
+    pub(crate) fn part(self, parts: usize) -> (Vec<K>, Vec<Tree<K, V>>) {
+        let Tree { root, len } = self;
+        let Node::Inner(inner) = &*root else { return (Vec::new(), vec![Tree { root, len }]) };
+        let share = inner.children.len().div_ceil(parts.max(1));
+        let bounds = (1..).map_while(|n| inner.keys.get(share.saturating_mul(n).checked_sub(1)?).cloned()).collect();
+        let groups = inner.children.chunks(share).enumerate().map(|(n, children)| {
+            let first = share.saturating_mul(n);
+            let keys = inner.keys.get(first..).unwrap_or_default();
+            let keys = keys.get(..children.len().saturating_sub(1)).unwrap_or_default();
+            let root = match children {
+                [only] => only.clone(),
+                _ => Arc::new(Node::Inner(Inner {
+                    keys: keys.iter().cloned().collect(),
+                    children: children.iter().cloned().collect(),
+                })),
+            };
+            Tree { root, len }
+        });
+        (bounds, groups.collect())
+    }
+
+    /// The whole of parts that were changed, each within its bounds; it had so many entries before.
+    pub(crate) fn unite(parts: Vec<Tree<K, V>>, before: usize) -> Tree<K, V> {
+        let others = parts.len().saturating_sub(1);
+        let mut parts = parts.into_iter();
+        let mut whole = parts.next().unwrap_or_else(Tree::new);
+        parts.for_each(|part| whole.join(part));
+        whole.len = whole.len.saturating_sub(before.saturating_mul(others));
+        whole
+    }
+
     /// The same values under other keys, which are in the same order.
     pub(crate) fn map_keys<L: Ord + Clone>(self, map: impl Fn(K) -> L) -> Tree<L, V> {
         Tree { root: map_keys(self.root, &map), len: self.len }
@@ -66,6 +99,33 @@ fn map_keys<K: Ord + Clone, L: Ord + Clone, V: Values>(
 mod tests {
     use super::super::tests::{check, leaves};
     use super::*;
+
+    #[test]
+    fn parts_of_a_tree_changed_each_within_its_bounds_are_the_changed_tree() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for (len, parts) in [(0, 2), (5, 2), (60, 2), (3_000, 1), (3_000, 2), (3_000, 3), (9_000, 8), (100, 40)] {
+            let mut tree = Tree::<u32, Vec<u32>>::new();
+            let mut model: std::collections::BTreeMap<u32, u32> = (0..len).map(|n| (n * 3, n)).collect();
+            model.iter().for_each(|(key, value)| _ = tree.insert(*key, *value, |_, _, _| ()));
+            let (copy, before) = (tree.clone(), model.clone());
+            let (bounds, mut made) = tree.part(parts);
+            assert!(bounds.len() + 1 == made.len() && made.len() <= parts);
+            for _ in 0..len * 2 {
+                let key = rng.u32(0..len * 3);
+                let part = &mut made[bounds.partition_point(|bound| *bound <= key)];
+                // One part loses nearly all it has.
+                if rng.u8(0..3) == 0 || key < len && rng.u8(0..8) > 0 {
+                    assert_eq!(part.remove(&key, |_| ()), model.remove(&key).is_some());
+                } else if part.insert(key, 7, |values, at, value| values[at] = value) {
+                    assert!(model.insert(key, 7).is_some());
+                } else {
+                    assert!(model.insert(key, 7).is_none());
+                }
+            }
+            check(&Tree::unite(made, len as usize), &model, &mut rng);
+            check(&copy, &before, &mut rng);
+        }
+    }
 
     #[test]
     fn trees_joined_are_the_entries_of_both_in_leaves_that_are_full_but_at_the_seams() {

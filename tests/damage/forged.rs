@@ -14,13 +14,13 @@ const FRAME_HEADER_BYTES: usize = 32;
 
 /// A file taken apart into what its checksums cover. The seal is the last frame.
 #[derive(Clone)]
-struct Parts {
+pub(crate) struct Parts {
     header: Vec<u8>,
-    frames: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) frames: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Parts {
-    fn of(bytes: &[u8]) -> Parts {
+    pub(crate) fn of(bytes: &[u8]) -> Parts {
         let (header, mut rest) = bytes.split_at(HEADER_BYTES);
         let mut frames = Vec::new();
         while !rest.is_empty() {
@@ -34,7 +34,7 @@ impl Parts {
     }
 
     /// The file, with every length, count and checksum made to fit what is in it.
-    fn forge(&self) -> Vec<u8> {
+    pub(crate) fn forge(&self) -> Vec<u8> {
         let mut parts = self.clone();
         let last = parts.frames.len() - 1;
         for (frame, payload) in &mut parts.frames {
