@@ -26,6 +26,7 @@ use crate::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::history::{Seq, Timestamp};
 use crate::mutation::{Commit, CommitReader, CommitWriter, Event, Mutation};
 use crate::progress::{Stage, Watch};
+use crate::ring::RingBytes;
 use crate::ring::{Ring, RingSlice};
 use crate::row;
 use crate::state::State;
@@ -311,7 +312,7 @@ fn origin_of(file: &[u8]) -> Origin {
 
 /// The commits of an accepted binary delta, as a ring of the smallest size hands them out.
 fn slice_of(file: &[u8], state: &State) -> RingSlice {
-    let mut ring = Ring::new(file.len(), BASE.seq);
+    let mut ring = Ring::new(RingBytes::Fixed(file.len()), BASE.seq);
     for (frame, n) in frames_of(file).zip(1..) {
         ring.push(Seq::new(BASE.seq.get().saturating_add(n)), frame);
     }

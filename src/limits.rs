@@ -21,8 +21,11 @@ pub(crate) const BLOCK_BYTES: usize = 256 << 10;
 /// Bytes that a compressed block of rows decompresses to; a larger one is not compressed.
 pub(crate) const COMPRESSED_BLOCK_BYTES_MAX: usize = 16 << 20;
 
-/// The ring's bytes where nobody says otherwise.
-pub(crate) const RING_BYTES_DEFAULT: usize = 64 << 20;
+/// The ring's bytes where nobody says otherwise: this part of the bytes of the records, within these bounds. A delta of more
+/// would be little cheaper than a full backup.
+pub(crate) const RING_PART_OF_RECORDS: u64 = 10;
+pub(crate) const RING_BYTES_MIN: usize = 4 << 20;
+pub(crate) const RING_BYTES_MAX: usize = 64 << 20;
 
 /// A log segment's bytes where nobody says otherwise.
 pub(crate) const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;

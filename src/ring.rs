@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::frame;
 use crate::history::Seq;
+use crate::limits::{RING_BYTES_MAX, RING_BYTES_MIN, RING_PART_OF_RECORDS};
 
 /// The largest chunk, unless one frame alone is larger.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
@@ -20,9 +21,35 @@ struct Chunk {
     bytes: Arc<Vec<u8>>,
 }
 
+/// How much a ring holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum RingBytes {
+    Fixed(usize),
+    /// A part of the bytes of the records, within bounds.
+    #[default]
+    OfRecords,
+}
+
+impl RingBytes {
+    /// Of a database whose records have so many bytes.
+    fn of(self, record_bytes: u64) -> usize {
+        let part = usize::try_from(record_bytes / RING_PART_OF_RECORDS).unwrap_or(usize::MAX);
+        match self {
+            RingBytes::Fixed(bytes) => bytes,
+            RingBytes::OfRecords => part.clamp(RING_BYTES_MIN, RING_BYTES_MAX),
+        }
+    }
+
+    /// Whatever the database holds.
+    pub(crate) fn most(self) -> usize {
+        self.of(u64::MAX)
+    }
+}
+
 /// The newest frames of one history.
 #[derive(Debug)]
 pub(crate) struct Ring {
+    setting: RingBytes,
     bytes_max: usize,
     chunk_bytes: usize,
     /// Closed chunks, oldest first; contiguous.
@@ -65,9 +92,11 @@ pub(crate) enum Unserved {
 }
 
 impl Ring {
-    /// A ring of at most `bytes_max` bytes of frames whose first frame will be the one after `last`.
-    pub(crate) fn new(bytes_max: usize, last: Seq) -> Ring {
+    /// A ring whose first frame will be the one after `last`. What it holds is [fitted](Ring::fit) to the records later.
+    pub(crate) fn new(setting: RingBytes, last: Seq) -> Ring {
+        let bytes_max = setting.of(0);
         Ring {
+            setting,
             bytes_max,
             // A sixteenth at a time is lost when the ring is full.
             chunk_bytes: (bytes_max / 16).clamp(1, CHUNK_BYTES_MAX),
@@ -81,8 +110,15 @@ impl Ring {
         }
     }
 
-    pub(crate) fn bytes_max(&self) -> usize {
-        self.bytes_max
+    /// An empty ring of the same setting whose first frame will be the one after `last`.
+    pub(crate) fn anew(&self, last: Seq) -> Ring {
+        Ring::new(self.setting, last)
+    }
+
+    /// Holds what it is to hold of a database whose records have so many bytes.
+    pub(crate) fn fit(&mut self, record_bytes: u64) {
+        self.bytes_max = self.setting.of(record_bytes);
+        self.forget_oldest();
     }
 
     /// Bytes of frames held now.
@@ -95,17 +131,19 @@ impl Ring {
         seq.next().is_some_and(|first| first >= self.oldest) && seq <= self.last
     }
 
-    /// Appends the frame of commit `seq`, which must be the one after the newest.
-    pub(crate) fn push(&mut self, seq: Seq, frame: &[u8]) {
+    /// Appends the frame of commit `seq`, which must be the one after the newest. Says whether it is time to
+    /// [fit](Ring::fit): once a chunk.
+    pub(crate) fn push(&mut self, seq: Seq, frame: &[u8]) -> bool {
         assert_eq!(Some(seq), self.last.next(), "the log has no holes");
-        if !self.open.is_empty() && self.open.len().saturating_add(frame.len()) > self.chunk_bytes {
+        let closes = !self.open.is_empty() && self.open.len().saturating_add(frame.len()) > self.chunk_bytes;
+        if closes {
             self.close_chunk();
         }
         self.last = seq;
         if frame.len() > self.bytes_max {
             // It would not fit if the ring were empty: the ring starts anew behind it.
             self.forget_all();
-            return;
+            return true;
         }
         if self.open.is_empty() && frame.len() <= self.chunk_bytes && self.bytes_max >= CHUNK_BYTES_MAX {
             // One allocation for a chunk instead of a doubling series; small rings take memory as they need it.
@@ -114,6 +152,12 @@ impl Ring {
         // A chunk holds less than 2^32 bytes: it is closed at 256 KiB, and one frame is at most 1 GiB and a header.
         self.offsets.push(self.open.len() as u32);
         self.open.extend_from_slice(frame);
+        self.forget_oldest();
+        closes
+    }
+
+    /// Keeps the bound.
+    fn forget_oldest(&mut self) {
         while self.bytes() > self.bytes_max {
             match self.closed.pop_front() {
                 Some(chunk) => {
@@ -124,7 +168,10 @@ impl Ring {
                 None => break,
             }
         }
-        assert!(self.bytes() <= self.bytes_max, "the ring keeps its bound");
+        if self.bytes() > self.bytes_max {
+            // The bound has come down below the chunk that grows.
+            self.forget_all();
+        }
     }
 
     /// The frames in `(after, last]`. Copies at most one chunk; everything else is shared.
@@ -252,7 +299,7 @@ mod tests {
     fn what_the_ring_holds_is_served_whole_and_the_rest_is_a_gap() {
         for bytes_max in [0, 1, 100, 300, 1000, 4096, 100_000] {
             for base in [0, 41] {
-                let mut ring = Ring::new(bytes_max, Seq::new(base));
+                let mut ring = Ring::new(RingBytes::Fixed(bytes_max), Seq::new(base));
                 for n in 1..=200_u64 {
                     let seq = base + n;
                     ring.push(Seq::new(seq), &frame(seq, 1 + (n as usize * 37) % 90));
@@ -279,8 +326,39 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_holds_a_tenth_of_the_records_within_its_bounds_and_grows_and_shrinks_with_them() {
+        let mut ring = Ring::new(RingBytes::OfRecords, Seq::ZERO);
+        let frame_bytes = 100_000;
+        let push = |ring: &mut Ring, record_bytes: u64| {
+            for _ in 0..1_000 {
+                let seq = ring.last.next().unwrap();
+                if ring.push(seq, &frame(seq.get(), frame_bytes)) {
+                    ring.fit(record_bytes);
+                }
+            }
+            ring.bytes() as u64
+        };
+        // A chunk goes at a time.
+        let is_nearly = |found: u64, most: u64| (most - (CHUNK_BYTES_MAX as u64)..=most).contains(&found);
+        for (record_bytes, most) in [
+            (0, RING_BYTES_MIN as u64),
+            (100 << 20, 10 << 20),
+            (500 << 20, 50 << 20),
+            (200 << 20, 20 << 20),
+            (10 << 30, RING_BYTES_MAX as u64),
+        ] {
+            let found = push(&mut ring, record_bytes);
+            assert!(is_nearly(found, most), "{found} of {most}");
+        }
+        ring.fit(0);
+        assert!(is_nearly(ring.bytes() as u64, RING_BYTES_MIN as u64), "{}", ring.bytes());
+        let mut fixed = Ring::new(RingBytes::Fixed(6 << 20), Seq::ZERO);
+        assert!(is_nearly(push(&mut fixed, 10 << 30), 6 << 20));
+    }
+
+    #[test]
     fn a_seq_of_the_future_is_told_from_a_gap() {
-        let mut ring = Ring::new(1000, Seq::ZERO);
+        let mut ring = Ring::new(RingBytes::Fixed(1000), Seq::ZERO);
         ring.push(Seq::new(1), &frame(1, 5));
         assert_eq!(ring.since(Seq::new(2), Seq::new(2)).unwrap_err(), Unserved::Ahead { last: Seq::new(1) });
         assert_eq!(seqs(&ring.since(Seq::new(1), Seq::new(1)).unwrap()), Vec::<u64>::new());
@@ -288,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_slice_outlives_what_the_ring_forgets() {
-        let mut ring = Ring::new(2000, Seq::ZERO);
+        let mut ring = Ring::new(RingBytes::Fixed(2000), Seq::ZERO);
         ring.push(Seq::new(1), &frame(1, 50));
         let slice = ring.since(Seq::ZERO, Seq::new(1)).unwrap();
         for n in 2..200 {
@@ -301,6 +379,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "no holes")]
     fn a_hole_in_the_log_is_a_broken_promise() {
-        Ring::new(1000, Seq::ZERO).push(Seq::new(2), &frame(2, 5));
+        Ring::new(RingBytes::Fixed(1000), Seq::ZERO).push(Seq::new(2), &frame(2, 5));
     }
 }

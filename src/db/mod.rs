@@ -14,9 +14,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
-use crate::limits::RING_BYTES_DEFAULT;
 use crate::mutation::Commit;
-use crate::ring::{Cursor, Ring, RingSlice, Unserved};
+use crate::ring::{Cursor, Ring, RingBytes, RingSlice, Unserved};
 use crate::state::{Identity, State};
 use crate::store::{Durability, OpenReport, Store};
 use crate::table::Table;
@@ -109,15 +108,16 @@ impl WeakDictDb {
 /// Settings of a database; see [`DictDb::builder`].
 #[derive(Clone, Debug)]
 pub struct Builder {
-    ring_bytes: usize,
+    ring_bytes: RingBytes,
     clock: Arc<dyn Clock>,
 }
 
 impl Builder {
-    /// Bytes of the newest commits kept in memory for delta backups and change feeds; 64 MiB unless said otherwise.
-    /// Memory is taken as commits come. 0 keeps none: every backup is then a full one.
+    /// Bytes of the newest commits kept in memory for delta backups and change feeds. Unless said otherwise a tenth of the
+    /// bytes of the records, at least 4 MiB and at most 64 MiB: where more has changed since the last backup, the next one
+    /// is a full one. Memory is taken as commits come. 0 keeps none: every backup is then a full one.
     pub fn ring_bytes(mut self, bytes: usize) -> Builder {
-        self.ring_bytes = bytes;
+        self.ring_bytes = RingBytes::Fixed(bytes);
         self
     }
 
@@ -140,7 +140,7 @@ impl Builder {
 
 impl Default for Builder {
     fn default() -> Builder {
-        Builder { ring_bytes: RING_BYTES_DEFAULT, clock: Arc::new(SystemClock) }
+        Builder { ring_bytes: RingBytes::default(), clock: Arc::new(SystemClock) }
     }
 }
 
@@ -161,7 +161,8 @@ impl DictDb {
         Builder::default()
     }
 
-    pub(crate) fn assemble(state: State, ring: Ring, clock: Arc<dyn Clock>, access: Access) -> DictDb {
+    pub(crate) fn assemble(state: State, mut ring: Ring, clock: Arc<dyn Clock>, access: Access) -> DictDb {
+        ring.fit(state.row_bytes());
         let is_store = matches!(access, Access::Store(_));
         let shared = Arc::new(Shared {
             writer: Mutex::default(),

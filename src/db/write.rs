@@ -17,7 +17,6 @@ use crate::history::{Lineage, Seq, Timestamp};
 use crate::log::SegmentEnd;
 use crate::mutation::CommitWriter;
 use crate::put::{self, Put};
-use crate::ring::Ring;
 use crate::state::{InPlace, State, TableState};
 use crate::store::{Durability, Store};
 use crate::value::Key;
@@ -43,6 +42,8 @@ struct Logged {
     pending: usize,
     /// Of the commit's frame.
     bytes: u64,
+    /// Whether the ring is to be fitted to the records.
+    fits: bool,
 }
 
 /// A commit of one record, decided.
@@ -173,6 +174,7 @@ impl DictDb {
                     table.apply_in_place(change.key, in_place, stored);
                 }
                 (state.seq, state.time) = (seq, time);
+                self.fit_ring(&state, &logged);
                 logged
             }
             _ => {
@@ -269,7 +271,8 @@ impl DictDb {
         let superseded = {
             let mut state = self.write_state();
             let mut ring = self.ring();
-            *ring = Ring::new(ring.bytes_max(), next.seq);
+            *ring = ring.anew(next.seq);
+            ring.fit(next.row_bytes());
             std::mem::replace(&mut *state, next)
         };
         drop(superseded);
@@ -293,7 +296,16 @@ impl DictDb {
     ) -> Result<Logged> {
         state.seq = seq;
         state.time = time;
-        self.log_commit(state.identity.lineage, frame, start, seq, time, || Some(end_of(state)))
+        let logged = self.log_commit(state.identity.lineage, frame, start, seq, time, || Some(end_of(state)));
+        self.fit_ring(state, &logged);
+        logged
+    }
+
+    /// Has the ring hold as much as it is to, where a commit gave cause to look.
+    fn fit_ring(&self, state: &State, logged: &Result<Logged>) {
+        if logged.as_ref().is_ok_and(|logged| logged.fits) {
+            self.ring().fit(state.row_bytes());
+        }
     }
 
     /// Checksums the frame of a commit and pushes it, into the ring and the log. The caller holds `writer`. Where the log
@@ -314,14 +326,14 @@ impl DictDb {
         }
         frame::finish(frame, start, FrameKind::Commit, lineage.crc_seed(), seq, synced);
         let frame = frame.get(start..).unwrap_or_default();
-        self.ring().push(seq, frame);
+        let fits = self.ring().push(seq, frame);
         let pending = store.map_or(Ok(0), |store| store.append(seq, frame, end))?;
-        Ok(Logged { pending, bytes: frame.len() as u64 })
+        Ok(Logged { pending, bytes: frame.len() as u64, fits })
     }
 
     /// Waits until a commit, which readers see, is as durable as it has to be.
     fn settle(&self, seq: Seq, logged: Result<Logged>, durability: Option<Durability>) -> Result<()> {
-        let Logged { pending, bytes } = logged?;
+        let Logged { pending, bytes, .. } = logged?;
         let Some(store) = self.store() else { return Ok(()) };
         store.grew(bytes);
         store.settle(seq, pending, durability)

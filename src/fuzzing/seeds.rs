@@ -13,6 +13,7 @@ use crate::file::header::{FileKind, Header};
 use crate::history::{Digest, Lineage};
 use crate::mutation::CommitWriter;
 use crate::record;
+use crate::ring::RingBytes;
 use crate::state::Identity;
 use crate::value::{Key, Record, Value};
 
@@ -172,7 +173,7 @@ pub fn seeds() -> Vec<Seed> {
     };
 
     let (state, frames) = changed();
-    let mut ring = Ring::new(1 << 20, BASE.seq);
+    let mut ring = Ring::new(RingBytes::Fixed(1 << 20), BASE.seq);
     for (frame, n) in frames.iter().zip(1..) {
         ring.push(Seq::new(BASE.seq.get().saturating_add(n)), frame);
     }

@@ -78,6 +78,14 @@ struct Queue<S: Sink> {
 
 /// A buffer larger than this is given back once it is written.
 const SPARE_BYTES_MAX: usize = 32 << 20;
+/// One larger than this is given back as well where a tenth of it was needed.
+const IDLE_BYTES_MAX: usize = 1 << 20;
+
+/// Whether a buffer is worth keeping after a group of so many bytes.
+fn is_worth_keeping(buffer: &Vec<u8>, used: usize) -> bool {
+    let capacity = buffer.capacity();
+    capacity <= IDLE_BYTES_MAX || (capacity <= SPARE_BYTES_MAX && used > capacity / 10)
+}
 
 impl<S: Sink> Group<S> {
     /// A log that is durable up to `synced`. Frames behind it may be pending already.
@@ -192,6 +200,7 @@ impl<S: Sink> Group<S> {
             }
             if goal == Goal::Synced { sink.sync() } else { Ok(()) }
         }));
+        let used = bytes.len();
         bytes.clear();
 
         let mut queue = self.lock();
@@ -206,8 +215,11 @@ impl<S: Sink> Group<S> {
             }
             Err(error) => Err(self.fail(&mut queue, error)),
         };
-        if bytes.capacity() <= SPARE_BYTES_MAX {
+        if is_worth_keeping(&bytes, used) {
             queue.spare = bytes;
+        }
+        if queue.pending.is_empty() && !is_worth_keeping(&queue.pending, used) {
+            queue.pending = Vec::new();
         }
         queue.sink = Some(sink);
         drop(queue);

@@ -33,7 +33,7 @@ use crate::file::store_name::StoreFile;
 use crate::history::{Lineage, Seq};
 use crate::limits::{GATHERED_BYTES_MAX, PENDING_BYTES_MAX};
 use crate::log::{Goal, Group, LogWriter, Reached, SegmentEnd, SegmentReader, Stamps};
-use crate::ring::{RingSlice, Unserved};
+use crate::ring::{RingBytes, RingSlice, Unserved};
 use crate::storage::{DirLock, Storage};
 
 use directory::{Directory, Line};
@@ -56,7 +56,7 @@ pub(crate) struct Store {
     /// Of snapshots.
     compression: Compression,
     segment_bytes: u64,
-    ring_bytes: usize,
+    ring_bytes: RingBytes,
     /// Whether a write has been prepared since the store was opened. Changed only by the holder of the database's writer
     /// lock.
     is_begun: AtomicBool,
@@ -340,7 +340,7 @@ impl Store {
 
     fn read_slice(&self, lineage: Lineage, after: Seq, last: Seq) -> Result<Option<RingSlice>> {
         // A delta larger than this is no cheaper than a full backup, and would be in memory at once.
-        let bytes_max = self.ring_bytes.max(PENDING_BYTES_MAX);
+        let bytes_max = self.ring_bytes.most().max(PENDING_BYTES_MAX);
         self.log.reach(last.get(), Goal::Written).map_err(poisoned)?;
         let found = Directory::read(&*self.storage, &self.dir)?;
         let line = Line::read(&*self.storage, &self.dir, &found)?;

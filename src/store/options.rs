@@ -11,8 +11,9 @@ use crate::db::DictDb;
 use crate::error::{Error, Result};
 use crate::file::compression::Compression;
 use crate::file::header::PREALLOCATION_MIN;
-use crate::limits::{PREALLOCATE_BYTES_DEFAULT, RING_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT};
+use crate::limits::{PREALLOCATE_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT};
 use crate::progress::{Progress, ProgressFn};
+use crate::ring::RingBytes;
 use crate::storage::{DiskStorage, Storage};
 
 /// What a commit's `Ok` promises. The stronger ones come later in the order.
@@ -154,7 +155,7 @@ impl Default for CheckpointPolicy {
 #[derive(Clone)]
 pub struct Options {
     pub(crate) durability: Durability,
-    pub(crate) ring_bytes: usize,
+    pub(crate) ring_bytes: RingBytes,
     pub(crate) segment_bytes: u64,
     pub(crate) preallocate_bytes: u64,
     pub(crate) checkpoint: CheckpointPolicy,
@@ -169,7 +170,7 @@ impl Options {
     pub fn new() -> Options {
         Options {
             durability: Durability::Sync,
-            ring_bytes: RING_BYTES_DEFAULT,
+            ring_bytes: RingBytes::default(),
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             preallocate_bytes: PREALLOCATE_BYTES_DEFAULT,
             checkpoint: CheckpointPolicy::automatic(),
@@ -186,10 +187,10 @@ impl Options {
         self
     }
 
-    /// Bytes of the newest commits kept in memory for delta backups and change feeds; 64 MiB unless said otherwise.
-    /// Delta backups that reach further back read the log.
+    /// Bytes of the newest commits kept in memory for delta backups and change feeds. Unless said otherwise a tenth of the
+    /// bytes of the records, at least 4 MiB and at most 64 MiB. Delta backups that reach further back read the log.
     pub fn ring_bytes(mut self, bytes: usize) -> Options {
-        self.ring_bytes = bytes;
+        self.ring_bytes = RingBytes::Fixed(bytes);
         self
     }
 

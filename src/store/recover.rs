@@ -21,7 +21,7 @@ use crate::frame::{self, FrameKind};
 use crate::history::{Lineage, Point, Seq};
 use crate::log::{Ending, Found, SegmentEnd, SegmentReader, TornTail, Verdict, judge};
 use crate::progress::{ProgressFn, Stage, Watch};
-use crate::ring::Ring;
+use crate::ring::{Ring, RingBytes};
 use crate::state::{Identity, State};
 use crate::storage::Storage;
 use crate::store::directory::{Directory, Line, Segment, SnapshotInfo, is_io, path, snapshots};
@@ -31,7 +31,7 @@ use crate::store::report::{OpenReport, TornReport};
 pub(crate) struct Recovery<'a> {
     pub(crate) storage: &'a dyn Storage,
     pub(crate) dir: &'a Path,
-    pub(crate) ring_bytes: usize,
+    pub(crate) ring_bytes: RingBytes,
     pub(crate) progress: Option<&'a ProgressFn>,
     /// Where the log is damaged, give what comes before the damage, and say so: for looking, never for writing.
     pub(crate) lenient: bool,
@@ -174,6 +174,7 @@ impl Recovery<'_> {
                 Identity::child_of(end.durable.point)
             };
             replay.ring = Ring::new(self.ring_bytes, end.durable.point.seq);
+            replay.ring.fit(replay.state.row_bytes());
         }
         let seed = replay.state.identity.lineage.crc_seed();
         let mut pending = Vec::new();
@@ -402,7 +403,9 @@ impl Recovery<'_> {
             whole.clear();
             whole.extend_from_slice(frame.header_bytes);
             whole.extend_from_slice(frame.payload);
-            replay.ring.push(frame.seq, &whole);
+            if replay.ring.push(frame.seq, &whole) {
+                replay.ring.fit(replay.state.row_bytes());
+            }
             replay.commits = replay.commits.saturating_add(1);
             replay.log_bytes = replay.log_bytes.saturating_add(whole.len() as u64);
             each(&replay.state, frame.payload);

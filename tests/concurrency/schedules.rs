@@ -9,7 +9,7 @@ use shuttle::thread;
 use crate::frame::{self, FrameKind};
 use crate::group::{Goal, Group, Sink};
 use crate::history::Seq;
-use crate::ring::Ring;
+use crate::ring::{Ring, RingBytes};
 
 /// Schedules tried of each scene.
 const SCHEDULES: usize = 3_000;
@@ -204,7 +204,7 @@ fn a_reader_of_the_ring_sees_contiguous_commits_while_writers_push_and_the_oldes
         out
     }
     everywhere(|| {
-        let ring = Arc::new(Mutex::new(Ring::new(400, Seq::ZERO)));
+        let ring = Arc::new(Mutex::new(Ring::new(RingBytes::Fixed(400), Seq::ZERO)));
         let writer = Arc::new(Mutex::new(0_u64));
         let writers: Vec<_> = (0..2)
             .map(|_| {
