@@ -9,8 +9,9 @@
 //! Values say where they end: the check of a row finds where the next one begins.
 //!
 //! Each block is decoded on its own, into leaves as its table's tree has them; in the order of the file these are put behind
-//! one another, and the first mistake in that order is the one told. A compressed block is decompressed where its shapes
-//! are looked up, before it is given to a thread.
+//! one another, and the first mistake in that order is the one told. A compressed block is decompressed by whoever decodes
+//! it: most often its shapes are those that the table has by then. One with others is decoded where it is put behind the
+//! ones before it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -27,6 +28,7 @@ use crate::wire::{self, Malformed, Reader};
 /// A block as it stands in the file, and what it takes to check its rows.
 pub(crate) struct Block {
     payload: Vec<u8>,
+    is_compressed: bool,
     /// Of a compressed block: what it decompresses to, or why it does not.
     decompressed: Option<Result<Vec<u8>, Refused>>,
     payload_at: u64,
@@ -34,8 +36,8 @@ pub(crate) struct Block {
     end: u64,
     /// Without rows.
     table: TableState,
-    /// The numbers that its shapes have in the table.
-    numbers: Vec<Option<usize>>,
+    /// The numbers that its shapes have in the table, once they were looked up.
+    numbers: Option<Vec<Option<usize>>>,
 }
 
 /// Why a block is none, and where in its payload.
@@ -44,36 +46,72 @@ type Refused = (usize, String);
 /// What was made of a block.
 pub(crate) struct Decoded {
     block: Block,
-    /// The rows, and where the first one begins in the payload.
-    rows: Result<(Run, usize), Refused>,
+    /// The rows, and where the first one begins in the payload. `None` where the table does not have its shapes yet.
+    rows: Option<Result<(Run, usize), Refused>>,
 }
 
 impl Block {
     /// One of this table, of one of the kinds of rows frames, at `payload_at` in a file whose reader is at `end` behind it.
     pub(crate) fn new(table: &mut TableState, kind: FrameKind, payload: Vec<u8>, payload_at: u64, end: u64) -> Block {
-        let decompressed = (kind == FrameKind::CompressedRows)
-            .then(|| compression::decompressed(&payload).map_err(|m| (m.at, m.expected.to_owned())));
-        let rows = match &decompressed {
-            None => &payload,
-            Some(rows) => rows.as_ref().map_or(const { &Vec::new() }, |rows| rows),
+        let is_compressed = kind == FrameKind::CompressedRows;
+        let mut block = Block {
+            payload,
+            is_compressed,
+            decompressed: None,
+            payload_at,
+            end,
+            table: table.without_rows(),
+            numbers: None,
         };
-        let mut numbers = Vec::new();
-        // Where that is malformed, decoding the block says so.
-        let _ = for_each_shape(&mut Reader::new(rows), |names, _| {
-            numbers.push(table.shape_number(names));
-            Ok(())
-        });
-        Block { payload, decompressed, payload_at, end, table: table.without_rows(), numbers }
+        // The first block of a table has the shapes of most others.
+        if !is_compressed || table.shapes().get(0).is_none() {
+            block.decompress();
+            block.take_up_shapes(table);
+        }
+        block
     }
 
     /// Bytes that it takes to decode it.
     pub(crate) fn bytes(&self) -> usize {
-        self.rows().map_or(0, <[u8]>::len)
+        if self.is_compressed { compression::claimed(&self.payload) } else { self.payload.len() }
+    }
+
+    fn decompress(&mut self) {
+        if self.is_compressed && self.decompressed.is_none() {
+            let decompressed = compression::decompressed(&self.payload);
+            self.decompressed = Some(decompressed.map_err(|m| (m.at, m.expected.to_owned())));
+        }
+    }
+
+    /// Gives its shapes numbers in its table.
+    fn take_up_shapes(&mut self, table: &mut TableState) {
+        let mut numbers = Vec::new();
+        // Where that is malformed, decoding the block says so.
+        let _ = for_each_shape(&mut Reader::new(self.rows().unwrap_or_default()), |names, _| {
+            numbers.push(table.shape_number(names));
+            Ok(())
+        });
+        self.numbers = Some(numbers);
+        self.table = table.without_rows();
+    }
+
+    /// Finds the numbers that its shapes have; `false` where one would have to be taken up first.
+    fn find_shapes(&mut self) -> bool {
+        let (mut numbers, mut are_known) = (Vec::new(), true);
+        let _ = for_each_shape(&mut Reader::new(self.rows().unwrap_or_default()), |names, _| {
+            let number = self.table.shapes().find(names);
+            are_known &= number.is_some() || !self.table.shapes().has_room(names);
+            numbers.push(number);
+            Ok(())
+        });
+        self.numbers = are_known.then_some(numbers);
+        are_known
     }
 
     /// Names and rows.
     fn rows(&self) -> Result<&[u8], Refused> {
         match &self.decompressed {
+            None if self.is_compressed => Ok(&[]),
             None => Ok(&self.payload),
             Some(rows) => rows.as_deref().map_err(Clone::clone),
         }
@@ -87,8 +125,13 @@ impl Block {
         Error::corrupt(path, self.payload_at.saturating_add(at as u64), expected)
     }
 
-    pub(crate) fn decode(self) -> Decoded {
-        let rows = decode(&self);
+    pub(crate) fn decode(mut self) -> Decoded {
+        self.decompress();
+        let are_known = self.numbers.is_some() || self.find_shapes();
+        let rows = are_known.then(|| decode(&self));
+        if are_known && let Some(Ok(held)) = &mut self.decompressed {
+            *held = Vec::new();
+        }
         Decoded { block: self, rows }
     }
 }
@@ -102,7 +145,11 @@ impl Decoded {
         table: &mut TableState,
         last: &mut Option<Key>,
     ) -> Result<(u64, u64, Vec<u8>)> {
-        let Decoded { block, rows } = self;
+        let Decoded { mut block, rows } = self;
+        let rows = rows.unwrap_or_else(|| {
+            block.take_up_shapes(table);
+            decode(&block)
+        });
         let (mut run, first_at) = rows.map_err(|refused| block.corrupt(path, refused))?;
         if let (Some(last), Some(first)) = (&*last, run.first())
             && *last >= first
@@ -147,7 +194,7 @@ impl<'a> BlockShape<'a> {
             if !seen.insert(names) {
                 return Err(before.malformed("shapes that differ"));
             }
-            let number = block.numbers.get(shapes.len()).copied().flatten();
+            let number = block.numbers.as_ref().and_then(|numbers| numbers.get(shapes.len()).copied().flatten());
             let key_field = row::position(names, block.table.definition().primary_key())?.unwrap_or(count);
             shapes.push(BlockShape { number, names, count, key_field });
             Ok(())

@@ -1,5 +1,5 @@
 //! Compression of a snapshot's blocks: LZ4, each block by itself, so that all cores can compress
-//! them. The thread that reads a file decompresses, while others decode what it has read before.
+//! and decompress them.
 //!
 //! ```text
 //! compressed block = bytes of the block (varint), the block as one LZ4 block
@@ -110,6 +110,11 @@ fn split(payload: &[u8]) -> Result<(usize, &[u8]), Malformed> {
         }
         _ => malformed("a compressed block of at most 16 MiB"),
     }
+}
+
+/// How many bytes a compressed block says it holds; 0 where that cannot be.
+pub(crate) fn claimed(payload: &[u8]) -> usize {
+    split(payload).map_or(0, |(bytes, _)| bytes)
 }
 
 /// What a compressed block holds.

@@ -141,7 +141,7 @@ impl Shapes {
     }
 
     /// Whether a shape with these names could be taken up.
-    fn has_room(&self, names: &[u8]) -> bool {
+    pub(crate) fn has_room(&self, names: &[u8]) -> bool {
         let bytes = self.known.bytes.saturating_add(names.len());
         self.known.shapes.len() < SHAPES_MAX && bytes <= SHAPE_BYTES_MAX
     }
