@@ -362,6 +362,17 @@ impl Error {
         }
     }
 
+    /// Damage to a file, as opposed to a storage that cannot be read or a program that is too old.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Error::Corrupt { .. }
+                | Error::ChecksumMismatch { .. }
+                | Error::WrongKind { .. }
+                | Error::DoesNotJoin { .. }
+        )
+    }
+
     /// Whether a full disk is behind this: [`Error::DiskFull`], or an [`Error::Poisoned`] that it caused.
     ///
     /// ```

@@ -107,6 +107,7 @@ mod log;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod mutation;
 mod packed;
+mod pipeline;
 mod progress;
 mod put;
 mod record_ref;

@@ -132,7 +132,7 @@ impl Ring {
     }
 
     /// Appends the frame of commit `seq`, which must be the one after the newest. Says whether it is time to
-    /// [fit](Ring::fit): once a chunk.
+    /// [fit](Ring::fit): once a chunk, where it follows the records.
     pub(crate) fn push(&mut self, seq: Seq, frame: &[u8]) -> bool {
         assert_eq!(Some(seq), self.last.next(), "the log has no holes");
         let closes = !self.open.is_empty() && self.open.len().saturating_add(frame.len()) > self.chunk_bytes;
@@ -140,10 +140,11 @@ impl Ring {
             self.close_chunk();
         }
         self.last = seq;
+        let follows = matches!(self.setting, RingBytes::OfRecords);
         if frame.len() > self.bytes_max {
             // It would not fit if the ring were empty: the ring starts anew behind it.
             self.forget_all();
-            return true;
+            return follows;
         }
         if self.open.is_empty() && frame.len() <= self.chunk_bytes && self.bytes_max >= CHUNK_BYTES_MAX {
             // One allocation for a chunk instead of a doubling series; small rings take memory as they need it.
@@ -153,7 +154,7 @@ impl Ring {
         self.offsets.push(self.open.len() as u32);
         self.open.extend_from_slice(frame);
         self.forget_oldest();
-        closes
+        closes && follows
     }
 
     /// Keeps the bound.
@@ -219,6 +220,9 @@ impl Ring {
         self.closed.clear();
         self.closed_bytes = 0;
         self.open.clear();
+        if self.open.capacity() > self.chunk_bytes.saturating_mul(2) {
+            self.open = Vec::new();
+        }
         self.offsets.clear();
         self.oldest = Seq::new(self.last.get().saturating_add(1));
     }
@@ -354,6 +358,20 @@ mod tests {
         assert!(is_nearly(ring.bytes() as u64, RING_BYTES_MIN as u64), "{}", ring.bytes());
         let mut fixed = Ring::new(RingBytes::Fixed(6 << 20), Seq::ZERO);
         assert!(is_nearly(push(&mut fixed, 10 << 30), 6 << 20));
+    }
+
+    #[test]
+    fn what_a_large_commit_had_needed_is_not_kept_when_the_bound_comes_down() {
+        let mut ring = Ring::new(RingBytes::OfRecords, Seq::ZERO);
+        ring.fit(1 << 30);
+        ring.push(Seq::new(1), &frame(1, 10));
+        assert!(ring.push(Seq::new(2), &frame(2, 50 << 20)), "it is time to fit");
+        assert!(ring.bytes() > 50 << 20);
+        ring.fit(0);
+        assert!(ring.bytes() == 0 && ring.open.capacity() <= 2 * CHUNK_BYTES_MAX, "{}", ring.open.capacity());
+        // One that does not follow the records is never to be fitted.
+        let mut none = Ring::new(RingBytes::Fixed(0), Seq::ZERO);
+        assert!(!none.push(Seq::new(1), &frame(1, 10)) && !none.push(Seq::new(2), &frame(2, 10)));
     }
 
     #[test]

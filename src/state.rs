@@ -1,8 +1,8 @@
 //! The tables in memory: the fold of the log up to a seq.
 //!
 //! Everything is held in persistent maps, so cloning a [`State`] is a few pointer copies and neither side sees what
-//! the other does afterwards. [`State::apply`] is the only way in which a state changes: live commits, restore,
-//! recovery and followers all go through it, and it is deterministic.
+//! the other does afterwards. [`State::apply`] says what a commit is and does, and it is deterministic; recovery goes through
+//! it. Live commits make the same changes one by one, and a restore those of many commits together ([`net`]).
 
 mod net;
 mod place;

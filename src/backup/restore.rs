@@ -265,7 +265,7 @@ impl RestoreOptions {
     fn check_entry(&self, entry: &mut Entry) -> Result<()> {
         let Ok(summary) = &entry.found else { return Ok(()) };
         match file::check_summary(&*self.storage, &entry.path, summary, self.trust) {
-            Err(error) if is_damage(&error) => entry.found = Err(error),
+            Err(error) if error.is_damage() => entry.found = Err(error),
             other => other?,
         }
         Ok(())
@@ -319,7 +319,7 @@ impl RestoreOptions {
                     let followed = self.follow(catalog, state, again, Some(stamp))?;
                     return self.judge(catalog, followed, Some(stamp), report, accept_earlier);
                 }
-                Err(error) if is_damage(&error) => {
+                Err(error) if error.is_damage() => {
                     tracing::warn!("passed over a damaged full backup: {error}");
                     report.damaged.push(DamagedBackup { file: path, error: Box::new(error) });
                 }
@@ -405,7 +405,7 @@ impl RestoreOptions {
             match outcome {
                 Ok(()) if next.is_none() => return Ok(Some(followed)),
                 Ok(()) => {}
-                Err(Unsound { delta, error }) if is_damage(&error) => {
+                Err(Unsound { delta, error }) if error.is_damage() => {
                     let damaged = used.get(delta).and_then(|index| catalog.entries.get_mut(*index));
                     let Some(damaged) = damaged else { return Err(error) };
                     damaged.found = Err(error);
@@ -528,14 +528,6 @@ fn sound_fulls(catalog: &Catalog) -> impl Iterator<Item = Point> {
 
 fn is_kind(catalog: &Catalog, index: usize, kind: BackupKind) -> bool {
     catalog.entries.get(index).is_some_and(|entry| entry.name.kind == kind)
-}
-
-/// Damage to a file, as opposed to a storage that cannot be read or a program that is too old.
-fn is_damage(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Corrupt { .. } | Error::ChecksumMismatch { .. } | Error::WrongKind { .. } | Error::DoesNotJoin { .. }
-    )
 }
 
 impl Entry {

@@ -129,8 +129,11 @@ impl Block {
         self.decompress();
         let are_known = self.numbers.is_some() || self.find_shapes();
         let rows = are_known.then(|| decode(&self));
-        if are_known && let Some(Ok(held)) = &mut self.decompressed {
-            *held = Vec::new();
+        // What it holds is not kept while it waits.
+        match &mut self.decompressed {
+            Some(Ok(held)) if are_known => *held = Vec::new(),
+            decompressed if !are_known => *decompressed = None,
+            _ => {}
         }
         Decoded { block: self, rows }
     }
@@ -147,6 +150,7 @@ impl Decoded {
     ) -> Result<(u64, u64, Vec<u8>)> {
         let Decoded { mut block, rows } = self;
         let rows = rows.unwrap_or_else(|| {
+            block.decompress();
             block.take_up_shapes(table);
             decode(&block)
         });
@@ -330,7 +334,7 @@ mod tests {
 
     use super::*;
     use crate::definition::TableDefinition;
-    use crate::file::pipeline::with_threads;
+    use crate::pipeline::with_threads;
     use crate::record;
 
     const BLOCK_AT: u64 = 1_000;

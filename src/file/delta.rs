@@ -13,11 +13,12 @@ use crate::file::header::FileKind;
 use crate::file::seal::Seal;
 use crate::file::sink::Sink;
 use crate::file::snapshot::wrong_kind;
-use crate::file::{Made, Origin, pipeline};
+use crate::file::{Made, Origin};
 use crate::frame::FrameKind;
 use crate::history::Seq;
 use crate::mutation::CommitReader;
 use crate::mutation::Event;
+use crate::pipeline;
 use crate::progress::Watch;
 use crate::ring::RingSlice;
 use crate::state::{Applied, Change, Identity, Mismatch, Prepared, Preparer, State};
@@ -195,6 +196,7 @@ impl Chunk {
         self.changes.clear();
         self.commits.clear();
         self.payloads.clear();
+        self.payloads.shrink_to(4 * CHUNK_BYTES);
         self
     }
 }
@@ -296,7 +298,9 @@ impl<'a> Reading<'a> {
             let applied = applied.map_err(|mismatch| self.corrupt(commit, mismatch))?;
             self.count(commit, payload, applied)?;
         }
-        self.generation = self.generation.saturating_add(1);
+        // Names that are new to a table come behind those that others were prepared with.
+        let tables = chunk.commits.iter().any(|commit| matches!(commit.prepared, Prepared::Tables));
+        self.generation = self.generation.saturating_add(u64::from(tables));
         self.preparer = Arc::new(self.state.preparer());
         self.pending.spare.push(chunk.cleared());
         Ok(())

@@ -29,7 +29,6 @@ mod delta;
 pub(crate) mod header;
 pub(crate) mod json;
 pub(crate) mod name;
-pub(crate) mod pipeline;
 pub(crate) mod seal;
 pub(crate) mod sink;
 mod snapshot;

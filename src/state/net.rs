@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::prepared::{Change, Preparer};
 use super::{State, TableState};
-use crate::file::pipeline;
 use crate::history::Digest;
+use crate::pipeline;
 use crate::row::{Parts, Shapes, Summary};
 use crate::rows::Rows;
 use crate::tree::WARM_MAX;
@@ -56,14 +56,14 @@ struct Share<'n, 'c> {
 
 impl State {
     /// Makes changes, which come in the order of their commits, and were prepared for the tables that there are. What they
-    /// make of each table is to be counted afterwards, for one delta after the other. `Err` is the first change that
-    /// deletes what is not there; the state is of no use then.
+    /// make of each table is to be counted afterwards, for one delta after the other. Where one deletes what is not there,
+    /// the first that does comes with that; then only the deltas before its own can be counted.
     pub(crate) fn apply_net(
         &mut self,
         preparer: &Preparer,
         changes: &[Net<'_>],
         deltas: usize,
-    ) -> Result<Totals, usize> {
+    ) -> (Totals, Option<usize>) {
         let mut of_tables: Vec<Numbered<'_, '_>> = preparer.tables.iter().map(|_| Vec::new()).collect();
         for (number, net) in changes.iter().enumerate() {
             if let Some(of_table) = of_tables.get_mut(net.change.table) {
@@ -80,7 +80,7 @@ impl State {
             totals.push(of_deltas);
             wrong = wrong.into_iter().chain(first).min();
         }
-        wrong.map_or(Ok(Totals(totals)), Err)
+        (Totals(totals), wrong)
     }
 
     /// Counts what a delta made of the tables.

@@ -157,8 +157,9 @@ mod tests {
             assert_eq!(count, changes.len());
             prepared.pass(Seq::new(2), payload).unwrap();
             let net: Vec<_> = changes.iter().map(|change| Net { change, payload, delta: 0 }).collect();
-            match prepared.apply_net(&preparer, &net, 1) {
-                Ok(totals) => {
+            let (totals, wrong) = prepared.apply_net(&preparer, &net, 1);
+            match wrong {
+                None => {
                     prepared.count_net(&preparer, &totals, 0);
                     let puts = changes.iter().filter(|change| change.is_put()).count() as u64;
                     let applied = Applied { puts, deletes: count as u64 - puts };
@@ -166,7 +167,7 @@ mod tests {
                     assert_eq!((prepared.digest(), prepared.row_bytes()), (plain.digest(), plain.row_bytes()));
                     assert_eq!((prepared.seq, prepared.time), (plain.seq, plain.time));
                 }
-                Err(first) => {
+                Some(first) => {
                     let change = &changes[first];
                     assert_eq!(outcome, Err((change.at, preparer.missing(change))));
                 }

@@ -188,7 +188,7 @@ impl Options {
     }
 
     /// Bytes of the newest commits kept in memory for delta backups and change feeds. Unless said otherwise a tenth of the
-    /// bytes of the records, at least 4 MiB and at most 64 MiB. Delta backups that reach further back read the log.
+    /// bytes of the records' values, at least 4 MiB and at most 64 MiB. Delta backups that reach further back read the log.
     pub fn ring_bytes(mut self, bytes: usize) -> Options {
         self.ring_bytes = RingBytes::Fixed(bytes);
         self

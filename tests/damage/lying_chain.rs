@@ -2,6 +2,7 @@
 //! one, and the state before it is still to be had.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +51,13 @@ fn chain() -> Vec<(PathBuf, Vec<u8>, Contents)> {
                 if commit == 15 {
                     numbers.delete(300 + delta)?;
                 }
+                // The next delta deletes what this one puts.
+                if commit == 5 {
+                    numbers.insert(record! { "id": 400 + delta, "sum": -mark(delta) })?;
+                    if delta > 0 {
+                        numbers.delete(400 + delta - 1)?;
+                    }
+                }
                 Ok::<_, Error>(())
             })
             .unwrap();
@@ -88,6 +96,11 @@ fn delete(key: i64) -> Vec<u8> {
     vec![2, 0, (zigzag & 0x7f) as u8 | 0x80, (zigzag >> 7) as u8]
 }
 
+/// The values of a record: an integer that takes two bytes, and a float.
+fn put(key: i64, sum: f64) -> Vec<u8> {
+    [&[3], &delete(key)[2..], &[5], &sum.to_le_bytes()].concat()
+}
+
 #[test]
 fn a_chain_of_deltas_whose_changes_are_made_together_restores_to_what_each_of_them_left() {
     let chain = chain();
@@ -100,6 +113,20 @@ fn a_chain_of_deltas_whose_changes_are_made_together_restores_to_what_each_of_th
 }
 
 #[test]
+fn who_breaks_a_restore_off_is_told_so_whatever_a_delta_before_lies_about() {
+    let chain = chain();
+    let mut files: BTreeMap<_, _> = chain.iter().map(|(path, bytes, _)| (path.clone(), bytes.clone())).collect();
+    let (path, bytes, _) = &chain[1];
+    files.insert(path.clone(), with(bytes, &mark(1).to_le_bytes(), &0.5_f64.to_le_bytes()));
+    let third = chain[3].0.clone();
+    let options = RestoreOptions::new().storage(storage_of(&files)).accept_earlier(true).on_progress(move |progress| {
+        if progress.file == third { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let error = options.restore(DIR).unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error}");
+}
+
+#[test]
 fn a_delta_that_lies_is_named_and_the_state_before_it_is_to_be_had_whatever_deltas_come_behind() {
     let chain = chain();
     for lying in 1..chain.len() {
@@ -107,6 +134,7 @@ fn a_delta_that_lies_is_named_and_the_state_before_it_is_to_be_had_whatever_delt
         let (path, bytes, _) = &chain[lying];
         let lies = [
             ("whose digest", with(bytes, &mark(n).to_le_bytes(), &0.5_f64.to_le_bytes())),
+            ("whose digest", with(bytes, &put(400 + n, -mark(n)), &put(500, -mark(n)))),
             ("a record 500 of table \"numbers\" to delete", with(bytes, &delete(300 + n), &delete(500))),
         ];
         for (expected, forged) in lies {

@@ -7,10 +7,12 @@ use super::Chunk;
 use crate::error::{Error, Result};
 use crate::file::check_digest;
 use crate::history::Digest;
-use crate::state::{Net, Preparer, State, Totals};
+use crate::state::{Change, Net, Preparer, State, Totals};
 
 /// Changes wait until they take so many bytes, those of the deltas themselves and what was made of them.
 const BYTES_MAX: usize = 32 << 20;
+/// Or there are so many pairs of a delta and a table, as each is counted.
+const TOTALS_MAX: usize = 1 << 16;
 
 /// What is wrong with one of the deltas that were read.
 #[derive(Debug)]
@@ -54,12 +56,13 @@ impl Pending {
         self.deltas.push(Delta { path, seal: None });
     }
 
-    /// Something is wrong with the delta being read, unless it is with one before.
+    /// Something is wrong with the delta being read, unless it is with one before. What is no damage is told in any case.
     pub(crate) fn unsound(&mut self, state: &mut State, error: Error) -> Unsound {
-        match self.settle(state) {
-            Ok(()) => Unsound { delta: self.deltas.len().saturating_sub(1), error },
-            Err(before) => before,
+        let delta = self.deltas.len().saturating_sub(1);
+        if !error.is_damage() {
+            return Unsound { delta, error };
         }
+        self.settle(state).map_or_else(|before| before, |()| Unsound { delta, error })
     }
 
     /// The delta being read is whole, and its seal has this digest.
@@ -68,27 +71,33 @@ impl Pending {
             delta.seal = Some((bytes, digest));
         }
         self.claimed = Some(digest);
-        if self.chunks.is_empty() { self.settle(state) } else { Ok(()) }
+        let totals = self.deltas.len().saturating_sub(self.settled).saturating_mul(state.table_count());
+        if self.chunks.is_empty() || totals > TOTALS_MAX { self.settle(state) } else { Ok(()) }
     }
 
     pub(super) fn push(&mut self, state: &mut State, chunk: Chunk) -> Result<(), Unsound> {
-        let changes = size_of_val(chunk.changes.as_slice());
-        self.bytes = self.bytes.saturating_add(chunk.payloads.len()).saturating_add(changes);
+        // The payloads, and the keys in the changes, which may be text; the changes, and what it takes to give them out.
+        let changes = chunk.changes.len().saturating_mul(size_of::<Change>().saturating_add(2 * size_of::<Net<'_>>()));
+        let payloads = chunk.payloads.len().saturating_mul(2);
+        self.bytes = self.bytes.saturating_add(payloads).saturating_add(changes);
         self.chunks.push((self.deltas.len().saturating_sub(1), chunk));
         if self.bytes > BYTES_MAX { self.settle(state) } else { Ok(()) }
     }
 
-    /// Makes all changes that were read, and checks the digest of each delta that is whole.
+    /// Makes all changes that were read, and checks the digest of each delta that is whole. The first delta with which
+    /// something is wrong is the one told: what one deletes may be missing because of what another before it did.
     pub(crate) fn settle(&mut self, state: &mut State) -> Result<(), Unsound> {
         let first = self.settled;
-        let counts = self.deltas.len().saturating_sub(first);
-        let mut chunks = std::mem::take(&mut self.chunks);
+        let chunks = std::mem::take(&mut self.chunks);
         let preparer = chunks.first().map(|(_, chunk)| Arc::clone(&chunk.preparer));
-        let totals = match &preparer {
-            Some(preparer) => Some(self.make(state, preparer, &chunks, counts)?),
-            None => None,
-        };
+        let made = preparer.as_ref().map(|preparer| self.make(state, preparer, &chunks));
+        let (totals, missing) = made.unzip();
+        let missing = missing.flatten();
         for (number, delta) in self.deltas.iter().enumerate().skip(first) {
+            if let Some(missing) = missing.as_ref().filter(|missing| missing.delta == number) {
+                let (at, expected) = (missing.at, missing.expected.clone());
+                return Err(Unsound { delta: number, error: Error::corrupt(&delta.path, at, expected) });
+            }
             if let Some((preparer, totals)) = preparer.as_ref().zip(totals.as_ref()) {
                 state.count_net(preparer, totals, number.saturating_sub(first));
             }
@@ -98,17 +107,12 @@ impl Pending {
             }
         }
         (self.bytes, self.claimed) = (0, None);
-        self.spare.extend(chunks.drain(..).map(|(_, chunk)| chunk.cleared()));
+        self.spare.extend(chunks.into_iter().map(|(_, chunk)| chunk.cleared()));
         Ok(())
     }
 
-    fn make(
-        &self,
-        state: &mut State,
-        preparer: &Preparer,
-        chunks: &[(usize, Chunk)],
-        deltas: usize,
-    ) -> Result<Totals, Unsound> {
+    /// Makes the changes; what they make of the tables, and the first delete of what is not there.
+    fn make(&self, state: &mut State, preparer: &Preparer, chunks: &[(usize, Chunk)]) -> (Totals, Option<Missing>) {
         let mut changes = Vec::with_capacity(chunks.iter().map(|(_, chunk)| chunk.changes.len()).sum());
         // Where the payload of each commit stands in its file, and how many changes come before its own.
         let mut places = Vec::new();
@@ -121,14 +125,26 @@ impl Pending {
                 changes.extend(left.by_ref().take(commit.ready()).map(|change| Net { change, payload, delta }));
             }
         }
-        state.apply_net(preparer, &changes, deltas).map_err(|wrong| {
-            let (delta, at, expected) = changes.get(wrong).map_or((0, 0, String::new()), |net| {
-                (net.delta.saturating_add(self.settled), net.change.at, preparer.missing(net.change))
-            });
+        let deltas = self.deltas.len().saturating_sub(self.settled);
+        let (totals, wrong) = state.apply_net(preparer, &changes, deltas);
+        let missing = wrong.and_then(|wrong| {
+            let net = changes.get(wrong)?;
             let before = places.partition_point(|(first, _)| *first <= wrong);
-            let payload_at = before.checked_sub(1).and_then(|n| places.get(n)).map_or(0, |(_, at)| *at);
-            let path = self.deltas.get(delta).map(|delta| &*delta.path).unwrap_or(std::path::Path::new(""));
-            Unsound { delta, error: Error::corrupt(path, payload_at.saturating_add(at as u64), expected) }
-        })
+            let (_, payload_at) = places.get(before.checked_sub(1)?)?;
+            Some(Missing {
+                delta: net.delta.saturating_add(self.settled),
+                at: payload_at.saturating_add(net.change.at as u64),
+                expected: preparer.missing(net.change),
+            })
+        });
+        (totals, missing)
     }
+}
+
+/// A delete of what is not there.
+struct Missing {
+    delta: usize,
+    /// Where in its file.
+    at: u64,
+    expected: String,
 }

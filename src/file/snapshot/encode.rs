@@ -7,10 +7,11 @@ use std::thread;
 use crate::error::Result;
 use crate::file::blocks::BlockWriter;
 use crate::file::compression::{Compression, Compressor};
-use crate::file::{give_way, pipeline};
+use crate::file::give_way;
 use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::history::Seq;
 use crate::limits::BLOCK_BYTES;
+use crate::pipeline;
 use crate::state::State;
 use crate::wire;
 
