@@ -77,7 +77,8 @@ impl Pending {
 
     pub(super) fn push(&mut self, state: &mut State, chunk: Chunk) -> Result<(), Unsound> {
         // The payloads, and the keys in the changes, which may be text; the changes, and what it takes to give them out.
-        let changes = chunk.changes.len().saturating_mul(size_of::<Change>().saturating_add(2 * size_of::<Net<'_>>()));
+        let each = size_of::<(Change, Net<'_>, usize, &Net<'_>)>();
+        let changes = chunk.changes.len().saturating_mul(each);
         let payloads = chunk.payloads.len().saturating_mul(2);
         self.bytes = self.bytes.saturating_add(payloads).saturating_add(changes);
         self.chunks.push((self.deltas.len().saturating_sub(1), chunk));
