@@ -85,14 +85,17 @@ impl Block {
 
     /// Gives its shapes numbers in its table.
     fn take_up_shapes(&mut self, table: &mut TableState) {
-        let mut numbers = Vec::new();
+        let (mut numbers, mut are_known) = (Vec::new(), true);
         // Where that is malformed, decoding the block says so.
         let _ = for_each_shape(&mut Reader::new(self.rows().unwrap_or_default()), |names, _| {
+            are_known &= self.table.shapes().find(names).is_some();
             numbers.push(table.shape_number(names));
             Ok(())
         });
         self.numbers = Some(numbers);
-        self.table = table.without_rows();
+        if !are_known {
+            self.table = table.without_rows();
+        }
     }
 
     /// Finds the numbers that its shapes have; `false` where one would have to be taken up first.
