@@ -178,7 +178,7 @@ impl BackupManagerBuilder {
         }
         create_dir(&*self.storage, &self.dir)?;
         let chain = Chain::open(&*self.storage, &self.dir)?;
-        let state = self.db.read().clone();
+        let state = self.db.read_in_passing().clone();
         let record = Track { last: chain.last(&state), deltas: chain.deltas(&state), ..Track::default() };
         let settings = Settings {
             dir: self.dir,
@@ -385,7 +385,7 @@ impl BackupManager {
             (timing.running, timing.schedule.is_pending())
         };
         let record = lock(&self.inner.record);
-        let state = self.inner.db.read();
+        let state = self.inner.db.read_in_passing();
         let covered = record.last.as_ref().map_or(state.identity.origin(), |last| last.seq);
         // Restored or loaded: what it began with is in no backup of this directory unless one was joined.
         let inherited = u64::from(record.last.is_none() && state.identity.parent.is_some());
@@ -478,7 +478,7 @@ impl Inner {
             *lock(&self.backing_up) = Some(std::thread::current().id());
             // Before the state is looked at: a change notified from here on is not taken for backed up.
             lock(&self.timing).schedule.began(cause);
-            let state = self.db.read().clone();
+            let state = self.db.read_in_passing().clone();
             let outcome = catch_unwind(AssertUnwindSafe(|| self.make(&mut chain, &state, cause, wanted)));
             drop(state);
             *lock(&self.backing_up) = None;

@@ -94,7 +94,7 @@ impl DictDb {
     /// [`Error::Io`]; [`Error::NotRepresentable`] for a NaN or infinity in JSON.
     pub fn save(&self, file: impl AsRef<Path>, format: BackupFormat) -> Result<u64> {
         let file = file.as_ref();
-        let state = self.read().clone();
+        let state = self.read_in_passing().clone();
         let origin = Origin { base: None, created: db::now(self) };
         let watch = Watch::new(None, Stage::WritingFull, file);
         let (_, bytes) = publish(&DiskStorage, file, Existing::Replace, |sink| {

@@ -172,3 +172,30 @@ fn a_commit_is_the_same_in_one_step_or_two_and_whether_or_not_a_view_shares_what
     let records = [&alone, &viewed].map(|db| db.table("t").unwrap().iter().unwrap().collect::<Vec<_>>());
     assert_eq!(records[0], records[1]);
 }
+
+#[test]
+fn the_engines_own_looks_at_the_state_slow_no_writer() {
+    let waits = |look: fn(&DictDb)| {
+        let db = DictDb::new();
+        let (state, looks) = (db.shared.state.write().unwrap(), std::sync::atomic::AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                looks.store(true, Ordering::Relaxed);
+                look(&db);
+            });
+            while !looks.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            (0..10_000).for_each(|_| std::thread::yield_now());
+            drop(state);
+        });
+        db.shared.considerate.load(Ordering::Relaxed)
+    };
+    // A reader's look does.
+    while waits(|db| drop(db.read())) == 0 {}
+    let saves = |db: &DictDb| {
+        let dir = tempfile::tempdir().unwrap();
+        db.save(dir.path().join("file"), crate::file::name::BackupFormat::Binary).unwrap();
+    };
+    assert_eq!(waits(saves), 0);
+}

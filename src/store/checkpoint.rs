@@ -63,7 +63,7 @@ impl Store {
         let started = self.clock.monotonic();
         // The other way round, commits in between would count as behind the checkpoint and not be.
         let log_bytes = self.log_bytes.load(Ordering::Relaxed);
-        let state = db.read().clone();
+        let state = db.read_in_passing().clone();
         let nothing_new = state.seq == Seq::ZERO || self.track().checkpoint == Some(state.seq);
         let mut report = CheckpointReport {
             seq: state.seq,

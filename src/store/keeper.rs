@@ -183,7 +183,7 @@ fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
     store.keepers.look_at.store(store.log_bytes().saturating_add(store.policy.look_every()), Ordering::Relaxed);
     if store.replay_rate().is_none() {
         *probe = match probe.take() {
-            None => Some(db.read().clone()),
+            None => Some(db.read_in_passing().clone()),
             Some(state) => measure(db, store, state),
         };
     }
@@ -205,7 +205,7 @@ fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
 /// Replays what was committed since `state` onto it, and notes how fast that went; gives the state back where that was
 /// too little to tell.
 fn measure(db: &DictDb, store: &Store, mut state: State) -> Option<State> {
-    let slice = db.ring_slice(state.seq, db.seq()).ok()?;
+    let slice = db.ring_slice(state.seq, db.read_in_passing().seq).ok()?;
     if (slice.bytes() as u64) < MEASURED_BYTES_MIN {
         return Some(state);
     }
