@@ -1,153 +1,231 @@
-//! The rows of one leaf of a table's tree, one behind the other in one buffer.
+//! The rows of one leaf of a table's tree, one behind the other in a few pieces of memory.
 //!
 //! A row of its own allocation costs that allocation's header, a pointer to it and a miss to follow it; here it costs
-//! the four bytes that say where in the buffer it lies. New rows go to the buffer's end. Those replaced or removed stay
-//! as garbage until it is a quarter of the buffer, which is then written anew. A row too big for that is an allocation
-//! that the copies of a leaf share, so that to copy a leaf never takes more than some tens of kilobytes.
+//! the four bytes that say where it lies. New rows go to the end of the last piece, and where that is full to another
+//! one, so that nothing moves when a leaf grows. Copies of a leaf share its pieces: to change a copy takes a copy of the last
+//! piece at most. Rows replaced or removed stay as garbage until that is a quarter of all, which is then written anew. A row
+//! too big for a piece is an allocation of its own, shared as well.
+
+use std::ops::Range;
 
 use arrayvec::ArrayVec;
+use triomphe::Arc;
 
 use crate::row::{Parts, Row};
 use crate::tree::{LEAF_MAX, Values};
 
-/// Bits of a span that hold the length of a row; the others hold its offset.
+/// Bits of a span that hold the length of a row, and the piece it lies in; the others hold its offset there.
 const LEN_BITS: u32 = 11;
-/// Bytes of a row that lies in the buffer.
+const PIECE_BITS: u32 = 3;
+const OFFSET_BITS: u32 = u32::BITS - LEN_BITS - PIECE_BITS;
+/// Bytes of a row that lies in a piece.
 const INLINE_MAX: usize = (1 << LEN_BITS) - 1;
-/// A buffer's capacity is a multiple of this, less what the allocator keeps beside it: what one leaf gives back fits
-/// the next.
-const CLASS_BYTES: usize = 1_024;
-const ALLOCATOR_BYTES: usize = 16;
+/// Pieces of a leaf.
+const PIECES_MAX: usize = 6;
+/// A piece is made for so many rows of the length of its first, and for no fewer bytes than the other says, which with
+/// what stands beside it is a size that allocators keep.
+const PIECE_ROWS: usize = 8;
+const PIECE_BYTES: usize = 1_008 - BESIDE_BYTES;
+/// What stands beside a piece: the allocator's word and the count of those who share it.
+const BESIDE_BYTES: usize = 16;
+/// A piece made of the rows of a leaf is a multiple of this, with what stands beside it: what one gives back fits the next.
+const CLASS_BYTES: usize = 256;
 
-// A leaf full of the longest rows, and a quarter of garbage and one more row, has its offsets in a span.
-const _: () = assert!((LEAF_MAX + 1) * INLINE_MAX * 2 < 1 << (u32::BITS - LEN_BITS));
+// A leaf full of the longest rows in one piece has its offsets in a span.
+const _: () = assert!(LEAF_MAX * INLINE_MAX + CLASS_BYTES < 1 << OFFSET_BITS);
+const _: () = assert!(PIECES_MAX <= 1 << PIECE_BITS);
 
-/// Where a row lies: offset and length in the buffer; the length 0 says that the offset is an index among the big ones.
+/// Where a row lies: piece, offset and length; the length 0 says that the offset is an index among the big ones.
 #[derive(Clone, Copy, Debug)]
 struct Span(u32);
 
 impl Span {
-    fn new(offset: usize, len: usize) -> Span {
-        match u32::try_from(offset) {
-            Ok(offset) => Span(offset << LEN_BITS | len as u32),
-            Err(_) => unreachable!("a leaf's buffer is small"),
-        }
+    fn new(piece: usize, offset: usize, len: usize) -> Span {
+        Span(((piece as u32) << OFFSET_BITS | offset as u32) << LEN_BITS | len as u32)
+    }
+
+    fn of_big(index: usize) -> Span {
+        Span::new(0, index, 0)
+    }
+
+    fn piece(self) -> usize {
+        (self.0 >> (OFFSET_BITS + LEN_BITS)) as usize
     }
 
     fn offset(self) -> usize {
-        (self.0 >> LEN_BITS) as usize
+        (self.0 >> LEN_BITS) as usize & ((1 << OFFSET_BITS) - 1)
     }
 
     fn len(self) -> usize {
         self.0 as usize & INLINE_MAX
     }
+
+    /// The bytes in its piece.
+    fn range(self) -> Range<usize> {
+        self.offset()..self.offset().saturating_add(self.len())
+    }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Packed {
     /// In the order of the keys.
     spans: ArrayVec<Span, LEAF_MAX>,
     /// In the order in which they came.
-    bytes: Vec<u8>,
-    /// Bytes of the buffer that no span covers.
+    pieces: ArrayVec<Arc<[u8]>, PIECES_MAX>,
+    /// Bytes of the last piece that hold rows, or did.
+    used: usize,
+    /// Bytes that no row lies in any more.
     garbage: usize,
     /// The big ones.
     big: Vec<Row>,
 }
 
-/// What a buffer for so many bytes is made to hold.
-fn roomy(bytes: usize) -> usize {
-    let room = bytes.saturating_add(bytes / 8).saturating_add(ALLOCATOR_BYTES);
-    room.next_multiple_of(CLASS_BYTES).saturating_sub(ALLOCATOR_BYTES)
+/// A piece without rows.
+fn piece(bytes: usize) -> Arc<[u8]> {
+    static ZEROS: [u8; LEAF_MAX * INLINE_MAX + CLASS_BYTES] = [0; LEAF_MAX * INLINE_MAX + CLASS_BYTES];
+    Arc::from(ZEROS.get(..bytes).unwrap_or_default())
 }
 
 impl Packed {
-    /// Puts rows behind the last one; the buffer is made to hold just them.
+    /// Puts rows behind the last one, into a piece that holds just them.
     pub(crate) fn extend<'r>(&mut self, rows: impl Iterator<Item = Parts<'r>> + Clone) {
-        self.bytes.reserve_exact(rows.clone().map(|row| row.stored_len()).filter(|len| is_inline(*len)).sum());
+        let inline = rows.clone().map(|row| row.stored_len()).filter(|len| is_inline(*len)).sum();
+        self.make_place();
+        let (at, mut bytes) = (self.pieces.len(), Vec::with_capacity(inline));
         for row in rows {
-            let (offset, len) = (self.bytes.len(), row.stored_len());
+            let (offset, len) = (bytes.len(), row.stored_len());
             let span = if is_inline(len) {
-                row.append_to(&mut self.bytes);
-                Span::new(offset, len)
+                row.append_to(&mut bytes);
+                Span::new(at, offset, len)
             } else {
                 let mut whole = Vec::with_capacity(len);
                 row.append_to(&mut whole);
-                self.store(&whole)
+                self.store_apart(Row::new(&whole))
             };
             self.spans.push(span);
+        }
+        if !bytes.is_empty() {
+            self.used = bytes.len();
+            self.pieces.push(Arc::from(bytes.as_slice()));
         }
     }
 
     /// Puts another row in the place of one.
     pub(crate) fn replace(&mut self, at: usize, row: &[u8]) {
-        let Some((offset, len)) = self.spans.get(at).map(|span| (span.offset(), span.len())) else { return };
-        if !is_inline(row.len()) || len == 0 || (row.len() > len && self.has_room(row.len())) {
+        let Some(span) = self.spans.get(at).copied() else { return };
+        let fits = is_inline(row.len()) && span.len() > 0;
+        if fits && row.len() <= span.len() && self.overwrite(span, row) {
+            if let Some(own) = self.spans.get_mut(at) {
+                *own = Span::new(span.piece(), span.offset(), row.len());
+            }
+            self.waste(span.len().saturating_sub(row.len()));
+        } else if fits && row.len() > span.len() && !self.has_room(row.len()) {
+            self.widen(at, span, row);
+        } else {
             self.remove(at);
             self.insert(at, row);
-        } else if row.len() > len {
-            self.widen(at, row);
-        } else if let Some(place) = self.bytes.get_mut(offset..offset.saturating_add(row.len())) {
-            place.copy_from_slice(row);
-            if let Some(span) = self.spans.get_mut(at) {
-                *span = Span::new(offset, row.len());
+        }
+    }
+
+    /// Writes a row over one that is no shorter; `false` where a copy of the leaf sees that.
+    fn overwrite(&mut self, span: Span, row: &[u8]) -> bool {
+        let place = self.pieces.get_mut(span.piece()).and_then(Arc::get_mut);
+        match place.and_then(|piece| piece.get_mut(span.range())).and_then(|place| place.get_mut(..row.len())) {
+            Some(place) => {
+                place.copy_from_slice(row);
+                true
             }
-            self.waste(len.saturating_sub(row.len()));
+            None => false,
         }
     }
 
     /// So many bytes more are of no row.
     fn waste(&mut self, len: usize) {
         self.garbage = self.garbage.saturating_add(len);
-        if self.garbage > self.bytes.len() / 4 {
+        if self.garbage > self.bytes() / 4 {
             *self = self.part(&self.spans);
         }
     }
 
-    /// Whether a row of so many bytes fits behind the last one as it is.
-    fn has_room(&self, len: usize) -> bool {
-        self.bytes.capacity().saturating_sub(self.bytes.len()) >= len
+    /// Bytes of all pieces but for what is still to be used.
+    fn bytes(&self) -> usize {
+        let full = self.pieces.iter().rev().skip(1).map(|piece| piece.len());
+        full.fold(self.used, usize::saturating_add)
     }
 
-    /// Puts a longer row in the place of one, and moves those behind it: in a full buffer the few bytes that a row most
-    /// often grows by seldom take another one.
-    #[cold]
-    fn widen(&mut self, at: usize, row: &[u8]) {
-        let Some(&span) = self.spans.get(at) else { return };
-        let (from, more) = (span.offset(), row.len().saturating_sub(span.len()));
-        let (to, end) = (from.saturating_add(span.len()), self.bytes.len());
-        self.bytes.reserve_exact(more);
-        self.bytes.resize(end.saturating_add(more), 0);
-        self.bytes.copy_within(to..end, to.saturating_add(more));
-        if let Some(place) = self.bytes.get_mut(from..from.saturating_add(row.len())) {
-            place.copy_from_slice(row);
+    /// Whether a row of so many bytes fits behind the last one.
+    fn has_room(&self, len: usize) -> bool {
+        self.pieces.last().is_some_and(|last| last.len().saturating_sub(self.used) >= len)
+    }
+
+    /// Sees to it that there can be another piece.
+    fn make_place(&mut self) {
+        if self.pieces.is_full() {
+            *self = self.part(&self.spans);
         }
-        for other in self.spans.iter_mut().filter(|span| span.len() > 0 && span.offset() > from) {
-            *other = Span::new(other.offset().saturating_add(more), other.len());
+    }
+
+    /// Puts a longer row in the place of one, in a piece made anew: in full ones the few bytes that a row most often grows
+    /// by seldom take another one.
+    #[cold]
+    fn widen(&mut self, at: usize, span: Span, row: &[u8]) {
+        let (is_last, used) = (span.piece().saturating_add(1) == self.pieces.len(), self.used);
+        let Some(piece) = self.pieces.get_mut(span.piece()) else { return };
+        let (from, more) = (span.range(), row.len().saturating_sub(span.len()));
+        let (before, behind) = (piece.get(..from.start), piece.get(from.end..if is_last { used } else { piece.len() }));
+        let wider = [before.unwrap_or_default(), row, behind.unwrap_or_default()].concat();
+        *piece = Arc::from(wider.as_slice());
+        if is_last {
+            self.used = wider.len();
+        }
+        let same = |other: &&mut Span| other.len() > 0 && other.piece() == span.piece();
+        for other in self.spans.iter_mut().filter(same).filter(|other| other.offset() > span.offset()) {
+            *other = Span::new(other.piece(), other.offset().saturating_add(more), other.len());
         }
         if let Some(own) = self.spans.get_mut(at) {
-            *own = Span::new(from, row.len());
+            *own = Span::new(span.piece(), span.offset(), row.len());
         }
     }
 
+    /// Puts a row behind the last one.
     fn store(&mut self, row: &[u8]) -> Span {
         if !is_inline(row.len()) {
-            self.big.push(Row::new(row));
-            return Span::new(self.big.len().saturating_sub(1), 0);
+            return self.store_apart(Row::new(row));
         }
-        let offset = self.bytes.len();
-        let end = offset.saturating_add(row.len());
-        if end > self.bytes.capacity() {
-            self.bytes.reserve_exact(roomy(end).saturating_sub(offset));
+        if !self.has_room(row.len()) {
+            self.make_place();
+            self.pieces.push(piece(row.len().saturating_mul(PIECE_ROWS).max(PIECE_BYTES)));
+            self.used = 0;
         }
-        self.bytes.extend_from_slice(row);
-        Span::new(offset, row.len())
+        let span = Span::new(self.pieces.len().saturating_sub(1), self.used, row.len());
+        if !self.overwrite(span, row) {
+            self.own_last();
+            self.overwrite(span, row);
+        }
+        self.used = span.range().end;
+        span
     }
 
-    /// Some of the rows, in order and without garbage.
+    /// Copies the last piece, which a copy of the leaf sees.
+    #[cold]
+    fn own_last(&mut self) {
+        if let Some(last) = self.pieces.last_mut() {
+            *last = Arc::from(&**last);
+        }
+    }
+
+    fn store_apart(&mut self, row: Row) -> Span {
+        self.big.push(row);
+        Span::of_big(self.big.len().saturating_sub(1))
+    }
+
+    /// Some of the rows, in order and without garbage, in one piece.
     fn part(&self, spans: &[Span]) -> Packed {
         let mut part = Packed::new();
-        part.bytes.reserve_exact(roomy(spans.iter().map(|span| span.len()).sum()));
+        let bytes = spans.iter().fold(BESIDE_BYTES, |all, span| all.saturating_add(span.len()));
+        if bytes > BESIDE_BYTES {
+            part.pieces.push(piece(bytes.next_multiple_of(CLASS_BYTES).saturating_sub(BESIDE_BYTES)));
+        }
         for span in spans {
             part.take_in(self, *span);
         }
@@ -156,10 +234,7 @@ impl Packed {
 
     fn take_in(&mut self, from: &Packed, span: Span) {
         let own = match (from.big(span), from.inline(span)) {
-            (Some(row), _) => {
-                self.big.push(row.clone());
-                Span::new(self.big.len().saturating_sub(1), 0)
-            }
+            (Some(row), _) => self.store_apart(row.clone()),
             (None, Some(row)) => self.store(row),
             (None, None) => unreachable!("a span is of a row"),
         };
@@ -167,7 +242,7 @@ impl Packed {
     }
 
     fn inline(&self, span: Span) -> Option<&[u8]> {
-        self.bytes.as_slice().get(span.offset()..span.offset().saturating_add(span.len()))
+        self.pieces.get(span.piece())?.get(span.range())
     }
 
     fn big(&self, span: Span) -> Option<&Row> {
@@ -182,21 +257,12 @@ fn is_inline(len: usize) -> bool {
     (1..=INLINE_MAX).contains(&len)
 }
 
-impl Clone for Packed {
-    fn clone(&self) -> Packed {
-        // It is copied in order to be changed.
-        let mut bytes = Vec::with_capacity(roomy(self.bytes.len()));
-        bytes.extend_from_slice(&self.bytes);
-        Packed { spans: self.spans.clone(), bytes, garbage: self.garbage, big: self.big.clone() }
-    }
-}
-
 impl Values for Packed {
     type In<'v> = &'v [u8];
     type Out<'v> = &'v [u8];
 
     fn new() -> Packed {
-        Packed { spans: ArrayVec::new(), bytes: Vec::new(), garbage: 0, big: Vec::new() }
+        Packed { spans: ArrayVec::new(), pieces: ArrayVec::new(), used: 0, garbage: 0, big: Vec::new() }
     }
 
     #[inline]
@@ -244,13 +310,20 @@ impl Values for Packed {
     /// the memory at each of them. Here no look waits for another: together they take little longer than one.
     fn fetch(&self) {
         const LINE: usize = 64;
-        std::hint::black_box(self.bytes.iter().step_by(LINE).fold(0, |all, byte| all ^ byte));
+        let lines = self.pieces.iter().flat_map(|piece| piece.iter().step_by(LINE));
+        std::hint::black_box(lines.fold(0, |all, byte| all ^ byte));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Packed {
+        fn room(&self) -> usize {
+            self.pieces.iter().map(|piece| piece.len()).sum()
+        }
+    }
 
     fn rows(packed: &Packed) -> Vec<Vec<u8>> {
         (0..packed.spans.len()).filter_map(|at| packed.get(at)).map(<[u8]>::to_vec).collect()
@@ -281,8 +354,9 @@ mod tests {
                 _ => {}
             }
             let live: usize = model.iter().map(Vec::len).sum();
-            assert_eq!(packed.bytes.len(), live + packed.garbage);
-            assert!(packed.garbage <= packed.bytes.len() / 4, "{} of {}", packed.garbage, packed.bytes.len());
+            assert!(packed.bytes() >= live + packed.garbage);
+            assert!(packed.garbage <= packed.bytes() / 4, "{} of {}", packed.garbage, packed.bytes());
+            assert!(packed.room() <= live * 2 + 4 * PIECE_BYTES, "{} for {live}", packed.room());
         }
         assert_eq!(rows(&packed), model);
     }
@@ -299,7 +373,7 @@ mod tests {
             assert_eq!(rows(&packed), model);
         }
         let live: usize = model.iter().map(Vec::len).sum();
-        assert!(packed.bytes.capacity() <= live + 5, "{} for {live}", packed.bytes.capacity());
+        assert!(packed.room() <= live + 5, "{} for {live}", packed.room());
     }
 
     #[test]
@@ -308,7 +382,7 @@ mod tests {
         for len in [1, INLINE_MAX, INLINE_MAX + 1, 100_000] {
             packed.insert(0, &vec![len as u8; len]);
         }
-        assert_eq!((packed.bytes.len(), packed.big.len()), (1 + INLINE_MAX, 2));
+        assert_eq!(packed.big.len(), 2);
         let copy = packed.clone();
         let place = |packed: &Packed| packed.get(0).map(<[u8]>::as_ptr);
         assert_eq!(place(&packed), place(&copy));
@@ -326,6 +400,26 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_of_a_leaf_shares_its_rows_and_neither_sees_what_becomes_of_the_others() {
+        let mut packed = Packed::new();
+        (0..40_u8).for_each(|n| packed.insert(n.into(), &[n; 100]));
+        let (copy, before) = (packed.clone(), rows(&packed));
+        let places = |packed: &Packed| packed.pieces.iter().map(|piece| piece.as_ptr()).collect::<Vec<_>>();
+        packed.insert(40, &[40; 100]);
+        packed.replace(0, &[100; 99]);
+        packed.replace(1, &[101; 101]);
+        packed.remove(2);
+        let shared = places(&packed).into_iter().filter(|place| places(&copy).contains(place)).count();
+        assert_eq!(shared, copy.pieces.len() - 1, "all but the one that rows were added to");
+        assert_eq!(rows(&copy), before);
+        let mut wanted = before;
+        wanted.push(vec![40; 100]);
+        (wanted[0], wanted[1]) = (vec![100; 99], vec![101; 101]);
+        wanted.remove(2);
+        assert_eq!(rows(&packed), wanted);
+    }
+
+    #[test]
     fn both_halves_of_a_split_hold_their_own_rows_and_no_garbage() {
         let mut packed = Packed::new();
         (0..40_u8).for_each(|n| packed.insert(n.into(), &[n; 50]));
@@ -333,7 +427,7 @@ mod tests {
         assert!(packed.garbage > 0);
         let right = packed.split_off(20);
         assert_eq!((rows(&packed).len(), rows(&right).len()), (20, 15));
-        assert_eq!((packed.garbage, right.garbage, right.bytes.len()), (0, 0, 15 * 50));
+        assert_eq!((packed.garbage, right.garbage, right.bytes()), (0, 0, 15 * 50));
         assert_eq!(rows(&right)[0], [25; 50]);
     }
 }
