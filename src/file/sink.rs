@@ -1,44 +1,45 @@
 //! Publishing a file: whole and durable under its final name, or not there at all.
 
-mod target;
-
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use self::target::{Behind, Target};
+use xxhash_rust::xxh3::Xxh3Default;
+
 use crate::error::{Error, Result};
 use crate::file::name;
 use crate::storage::{Storage, WriteFile};
 
 /// Writes are gathered up to this many bytes.
 const BUFFER_BYTES: usize = 256 << 10;
-/// A file that grows beyond this is written by a thread of its own.
-const BEHIND_BYTES: u64 = 4 << 20;
+/// The disk is kept busy with what is there: each so many bytes are sent on their way while more are made, so that the
+/// sync, for which everybody waits, finds little left to do.
+const WAY_BYTES: u64 = 2 << 20;
 
 /// A file that is being written, with the hashes of what went into it so far.
 pub(crate) struct Sink {
-    /// One of the two has the file.
-    here: Option<Box<Target>>,
-    behind: Option<Behind>,
+    file: Box<dyn WriteFile>,
+    /// The temporary name, for messages.
+    path: PathBuf,
     buffer: Vec<u8>,
+    content: Xxh3Default,
+    crc: crc32fast::Hasher,
+    /// Bytes written, and how many of them are on their way to the disk.
     written: u64,
+    on_their_way: u64,
 }
 
 impl Sink {
     fn new(file: Box<dyn WriteFile>, path: PathBuf) -> Sink {
-        let here = Some(Target::new(file, path));
-        Sink { here, behind: None, buffer: Vec::with_capacity(BUFFER_BYTES), written: 0 }
+        let (buffer, content, crc) = (Vec::new(), Xxh3Default::new(), crc32fast::Hasher::new());
+        Sink { file, path, buffer, content, crc, written: 0, on_their_way: 0 }
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.written = self.written.saturating_add(bytes.len() as u64);
         if self.buffer.len().saturating_add(bytes.len()) > BUFFER_BYTES {
             self.flush()?;
         }
-        if bytes.len() >= BUFFER_BYTES
-            && let Some(target) = &mut self.here
-        {
-            return target.write(bytes);
+        if bytes.len() >= BUFFER_BYTES {
+            return self.write(bytes);
         }
         self.buffer.extend_from_slice(bytes);
         Ok(())
@@ -46,58 +47,45 @@ impl Sink {
 
     /// Bytes put so far.
     pub(crate) fn written(&self) -> u64 {
-        self.written
+        self.written.saturating_add(self.buffer.len() as u64)
     }
 
-    /// XXH3-128 of all bytes put so far. Waits until they are written; what comes then is better little.
+    /// XXH3-128 of all bytes put so far.
     pub(crate) fn content(&mut self) -> Result<u128> {
-        self.here().map(|target| target.content())
+        self.flush()?;
+        Ok(self.content.digest128())
     }
 
-    /// CRC-32 of all bytes put so far, likewise.
+    /// CRC-32 of all bytes put so far.
     pub(crate) fn crc(&mut self) -> Result<u32> {
-        self.here().map(|target| target.crc())
+        self.flush()?;
+        Ok(self.crc.clone().finalize())
     }
 
     fn flush(&mut self) -> Result<()> {
-        if self.behind.is_none()
-            && self.written > BEHIND_BYTES
-            && let Some(target) = self.here.take()
-        {
-            match Behind::start(target) {
-                Ok(behind) => self.behind = Some(behind),
-                Err(target) => self.here = Some(target),
-            }
-        }
-        let Some(behind) = &self.behind else { return self.here().map(drop) };
-        match behind.write(std::mem::take(&mut self.buffer)) {
-            Some(buffer) => self.buffer = buffer,
-            // It could not write: here is why.
-            None => _ = self.here()?,
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.write(&buffer)?;
+        buffer.clear();
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.content.update(bytes);
+        self.crc.update(bytes);
+        self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
+        self.written = self.written.saturating_add(bytes.len() as u64);
+        if self.written.saturating_sub(self.on_their_way) >= WAY_BYTES {
+            self.file.will_sync(self.on_their_way..self.written);
+            self.on_their_way = self.written;
         }
         Ok(())
     }
 
-    /// The target, once all is written that was put.
-    fn here(&mut self) -> Result<&mut Target> {
-        if let Some(behind) = self.behind.take() {
-            let (target, outcome) = behind.end();
-            self.here = Some(target);
-            outcome?;
-        }
-        let Some(target) = &mut self.here else { unreachable!("the target is here or behind") };
-        target.write(&self.buffer)?;
-        self.buffer.clear();
-        Ok(target)
-    }
-}
-
-impl Drop for Sink {
-    /// Nobody writes to a file that was given up: it may be removed now.
-    fn drop(&mut self) {
-        if let Some(behind) = self.behind.take() {
-            behind.give_up();
-        }
+    /// Syncs all bytes put so far.
+    fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        self.file.sync().map_err(Error::io("sync", &self.path))
     }
 }
 
@@ -190,8 +178,8 @@ pub(crate) fn publish_checked<T>(
     let (temp, file) = create_temp(storage, dir, &file_name)?;
     let mut sink = Sink::new(file, temp.clone());
     let filled = fill(&mut sink).and_then(|value| {
-        sink.here()?.sync()?;
-        Ok((value, sink.written))
+        sink.sync()?;
+        Ok((value, sink.written()))
     });
     drop(sink);
     let published = filled.and_then(|done| {
@@ -219,8 +207,6 @@ pub(crate) fn publish_checked<T>(
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     use xxhash_rust::xxh3::xxh3_128;
 
@@ -248,9 +234,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_any_size_is_what_was_put_whatever_thread_wrote_it() {
+    fn a_file_of_any_size_is_what_was_put_in_whatever_pieces() {
         let bytes: Vec<u8> = (0..20_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        for len in [0, 1, BUFFER_BYTES, BEHIND_BYTES as usize, BEHIND_BYTES as usize + 1, bytes.len()] {
+        for len in [0, 1, BUFFER_BYTES, BUFFER_BYTES + 1, WAY_BYTES as usize, bytes.len()] {
             let bytes = &bytes[..len];
             written_in_pieces(bytes, |_| 300_000);
             written_in_pieces(bytes, |n| [100, 5_000_000, 70_000, BUFFER_BYTES][n as usize % 4]);
@@ -258,25 +244,14 @@ mod tests {
         }
     }
 
-    /// A file that takes so many bytes, one write each so often, and says when it is closed.
+    /// A file that takes so many bytes.
     struct Fake {
         room: u64,
-        pause: std::time::Duration,
-        is_closed: Arc<AtomicBool>,
-    }
-
-    impl Fake {
-        fn sink(room: u64, pause_ms: u64) -> (Sink, Arc<AtomicBool>) {
-            let is_closed = Arc::new(AtomicBool::new(false));
-            let pause = std::time::Duration::from_millis(pause_ms);
-            (Sink::new(Box::new(Fake { room, pause, is_closed: Arc::clone(&is_closed) }), "f".into()), is_closed)
-        }
     }
 
     impl io::Write for Fake {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.room = self.room.checked_sub(bytes.len() as u64).ok_or(io::ErrorKind::StorageFull)?;
-            std::thread::park_timeout(self.pause);
             Ok(bytes.len())
         }
 
@@ -299,26 +274,11 @@ mod tests {
         }
     }
 
-    impl Drop for Fake {
-        fn drop(&mut self) {
-            self.is_closed.store(true, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_given_up_is_closed_before_anybody_hears_of_it() {
-        let (mut sink, is_closed) = Fake::sink(u64::MAX, 5);
-        (0..70).for_each(|_| sink.put(&[1; 100_000]).unwrap());
-        assert!(sink.behind.is_some());
-        drop(sink);
-        assert!(is_closed.load(Ordering::Relaxed));
-    }
-
     #[test]
     fn a_write_that_fails_is_told_wherever_in_the_file_it_is() {
         let whole = 12 << 20;
-        for room in [0, 1 << 20, BEHIND_BYTES + 1, 8 << 20, whole - 1] {
-            let (mut sink, _) = Fake::sink(room, 0);
+        for room in [0, 1 << 20, 8 << 20, whole - 1] {
+            let mut sink = Sink::new(Box::new(Fake { room }), "f".into());
             let piece = vec![1; 100_000];
             let mut put = || {
                 while sink.written() + piece.len() as u64 <= whole {
@@ -329,7 +289,7 @@ mod tests {
             };
             assert!(matches!(put(), Err(Error::DiskFull { .. })), "room for {room}");
         }
-        let (mut sink, _) = Fake::sink(whole, 0);
+        let mut sink = Sink::new(Box::new(Fake { room: whole }), "f".into());
         (0..3).for_each(|_| sink.put(&vec![1; 4 << 20]).unwrap());
         assert_eq!(sink.content().unwrap(), xxh3_128(&vec![1; 12 << 20]));
     }

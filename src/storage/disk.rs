@@ -2,6 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, Write};
+#[cfg(target_os = "linux")]
+use std::num::NonZero;
+#[cfg(target_os = "linux")]
+use std::ops::Range;
 use std::path::Path;
 
 use tempfile::TempPath;
@@ -176,6 +180,16 @@ impl WriteFile for File {
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
         File::set_len(self, len)
+    }
+
+    /// Linux begins to write out pages that it is told nobody will need, and keeps those that are not written yet.
+    #[cfg(target_os = "linux")]
+    fn will_sync(&mut self, bytes: Range<u64>) {
+        let len = NonZero::new(bytes.end.saturating_sub(bytes.start));
+        if len.is_some() {
+            // A hint: where it is not understood nothing is lost.
+            let _ = rustix::fs::fadvise(&*self, bytes.start, len, rustix::fs::Advice::DontNeed);
+        }
     }
 
     fn sync(&mut self) -> io::Result<()> {

@@ -14,6 +14,7 @@ pub mod sim;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
 use std::path::Path;
 
 pub use disk::DiskStorage;
@@ -189,6 +190,10 @@ pub trait WriteFile: Write + Send {
 
     /// Cuts the file off at `len` bytes, or fills it up with zeros to that length.
     fn set_len(&mut self, len: u64) -> io::Result<()>;
+
+    /// Says that these bytes of the file, written before, will be synced soon: whatever can be done about it in the
+    /// meantime makes that sync shorter. It waits for nothing, and promises nothing. Does nothing unless overridden.
+    fn will_sync(&mut self, _bytes: Range<u64>) {}
 
     /// As [`sync`](Self::sync), but what is not needed to read the bytes back, such as times, may be left out.
     fn sync_data(&mut self) -> io::Result<()> {
