@@ -290,7 +290,7 @@ fn write_full(format: BackupFormat, state: &State, origin: Origin) -> Result<Vec
 }
 
 fn write_compressed(format: BackupFormat, compression: Compression, state: &State, origin: Origin) -> Result<Vec<u8>> {
-    written(|sink| file::write_full(format, compression, sink, state, &origin, &watch(Stage::WritingFull)))
+    written(|sink| file::write_full(format, compression, sink, state.clone(), &origin, &watch(Stage::WritingFull)))
 }
 
 fn write_delta(format: BackupFormat, slice: &RingSlice, state: &State, origin: Origin) -> Result<Vec<u8>> {

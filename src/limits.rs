@@ -24,6 +24,8 @@ pub(crate) const COMPRESSED_BLOCK_BYTES_MAX: usize = 16 << 20;
 /// The ring's bytes where nobody says otherwise: this part of the bytes of the records, within these bounds. A delta of more
 /// would be little cheaper than a full backup.
 pub(crate) const RING_PART_OF_RECORDS: u64 = 10;
+/// The same of a store, whose log reaches further back.
+pub(crate) const RING_PART_OF_RECORDS_IN_STORE: u64 = 32;
 pub(crate) const RING_BYTES_MIN: usize = 4 << 20;
 pub(crate) const RING_BYTES_MAX: usize = 64 << 20;
 

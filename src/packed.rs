@@ -2,9 +2,9 @@
 //!
 //! A row of its own allocation costs that allocation's header, a pointer to it and a miss to follow it; here it costs
 //! the four bytes that say where it lies. New rows go to the end of the last piece, and where that is full to another
-//! one, so that nothing moves when a leaf grows. Copies of a leaf share its pieces: to change a copy takes a copy of the last
-//! piece at most. Rows replaced or removed stay as garbage until that is a quarter of all, which is then written anew. A row
-//! too big for a piece is an allocation of its own, shared as well.
+//! one, so that nothing moves when a leaf grows. Copies of a leaf share its pieces: to add a row to a copy takes a copy of a
+//! kilobyte at most. Rows replaced or removed stay as garbage until that is a quarter of all, which is then written anew; a
+//! row that grows a little has its piece written anew. A row too big for a piece is an allocation of its own, shared as well.
 
 use std::ops::Range;
 
@@ -22,14 +22,19 @@ const OFFSET_BITS: u32 = u32::BITS - LEN_BITS - PIECE_BITS;
 const INLINE_MAX: usize = (1 << LEN_BITS) - 1;
 /// Pieces of a leaf.
 const PIECES_MAX: usize = 6;
-/// A piece is made for so many rows of the length of its first, and for no fewer bytes than the other says, which with
-/// what stands beside it is a size that allocators keep.
-const PIECE_ROWS: usize = 8;
-const PIECE_BYTES: usize = 1_008 - BESIDE_BYTES;
-/// What stands beside a piece: the allocator's word and the count of those who share it.
-const BESIDE_BYTES: usize = 16;
-/// A piece made of the rows of a leaf is a multiple of this, with what stands beside it: what one gives back fits the next.
+/// A piece is made for so many rows as long as those of the leaf are on average, and for no more than half of its bytes.
+const PIECE_ROWS: usize = 6;
+/// With what stands beside it, the allocator's word and the count of those who share it, a piece is a multiple of this: what
+/// one leaf gives back fits the next.
 const CLASS_BYTES: usize = 256;
+const BESIDE_BYTES: usize = 16;
+/// More than this of a piece that copies share is not copied to add a row to it: that one goes to another piece.
+const COPY_MAX: usize = 1_024;
+/// A row that grows by more than this part of it is put behind the others instead of where it was.
+const WIDER_PART: usize = 8;
+
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
 
 // A leaf full of the longest rows in one piece has its offsets in a span.
 const _: () = assert!(LEAF_MAX * INLINE_MAX + CLASS_BYTES < 1 << OFFSET_BITS);
@@ -41,6 +46,7 @@ struct Span(u32);
 
 impl Span {
     fn new(piece: usize, offset: usize, len: usize) -> Span {
+        debug_assert!(piece < PIECES_MAX && offset < 1 << OFFSET_BITS && len <= INLINE_MAX);
         Span(((piece as u32) << OFFSET_BITS | offset as u32) << LEN_BITS | len as u32)
     }
 
@@ -80,10 +86,11 @@ pub(crate) struct Packed {
     big: Vec<Row>,
 }
 
-/// A piece without rows.
+/// A piece without rows, for so many bytes of them.
 fn piece(bytes: usize) -> Arc<[u8]> {
-    static ZEROS: [u8; LEAF_MAX * INLINE_MAX + CLASS_BYTES] = [0; LEAF_MAX * INLINE_MAX + CLASS_BYTES];
-    Arc::from(ZEROS.get(..bytes).unwrap_or_default())
+    static ZEROS: [u8; 8_192] = [0; 8_192];
+    let bytes = bytes.saturating_add(BESIDE_BYTES).next_multiple_of(CLASS_BYTES).saturating_sub(BESIDE_BYTES);
+    ZEROS.get(..bytes).map_or_else(|| Arc::from(vec![0; bytes]), Arc::from)
 }
 
 impl Packed {
@@ -119,7 +126,7 @@ impl Packed {
                 *own = Span::new(span.piece(), span.offset(), row.len());
             }
             self.waste(span.len().saturating_sub(row.len()));
-        } else if fits && row.len() > span.len() && !self.has_room(row.len()) {
+        } else if fits && row.len() > span.len() && !self.has_room(row.len()) && is_little_more(row.len(), span.len()) {
             self.widen(at, span, row);
         } else {
             self.remove(at);
@@ -153,9 +160,10 @@ impl Packed {
         full.fold(self.used, usize::saturating_add)
     }
 
-    /// Whether a row of so many bytes fits behind the last one.
+    /// Whether a row of so many bytes fits behind the last one, where it costs no more than a small copy.
     fn has_room(&self, len: usize) -> bool {
-        self.pieces.last().is_some_and(|last| last.len().saturating_sub(self.used) >= len)
+        let Some(last) = self.pieces.last() else { return false };
+        last.len().saturating_sub(self.used) >= len && (self.used <= COPY_MAX || Arc::is_unique(last))
     }
 
     /// Sees to it that there can be another piece.
@@ -165,18 +173,32 @@ impl Packed {
         }
     }
 
-    /// Puts a longer row in the place of one, in a piece made anew: in full ones the few bytes that a row most often grows
-    /// by seldom take another one.
+    /// Puts a row that is a little longer in the place of one, and moves those behind it in its piece: in full pieces the few
+    /// bytes that a row most often grows by seldom take another one.
     #[cold]
     fn widen(&mut self, at: usize, span: Span, row: &[u8]) {
-        let (is_last, used) = (span.piece().saturating_add(1) == self.pieces.len(), self.used);
-        let Some(piece) = self.pieces.get_mut(span.piece()) else { return };
+        let is_last = span.piece().saturating_add(1) == self.pieces.len();
+        let in_it = self.spans.iter().filter(|other| other.len() > 0 && other.piece() == span.piece());
+        let end = if is_last { self.used } else { in_it.map(|other| other.range().end).max().unwrap_or_default() };
+        let Some(old) = self.pieces.get_mut(span.piece()) else { return };
         let (from, more) = (span.range(), row.len().saturating_sub(span.len()));
-        let (before, behind) = (piece.get(..from.start), piece.get(from.end..if is_last { used } else { piece.len() }));
-        let wider = [before.unwrap_or_default(), row, behind.unwrap_or_default()].concat();
-        *piece = Arc::from(wider.as_slice());
+        let wider = end.saturating_add(more);
+        match Arc::get_mut(old).filter(|old| old.len() >= wider) {
+            Some(own) => own.copy_within(from.end..end, from.end.saturating_add(more)),
+            None => {
+                let mut new = piece(wider);
+                if let Some(new) = Arc::get_mut(&mut new) {
+                    copy(old.get(..from.start), new, 0);
+                    copy(old.get(from.end..end), new, from.end.saturating_add(more));
+                }
+                *old = new;
+            }
+        }
+        if let Some(own) = Arc::get_mut(old) {
+            copy(Some(row), own, from.start);
+        }
         if is_last {
-            self.used = wider.len();
+            self.used = wider;
         }
         let same = |other: &&mut Span| other.len() > 0 && other.piece() == span.piece();
         for other in self.spans.iter_mut().filter(same).filter(|other| other.offset() > span.offset()) {
@@ -193,9 +215,7 @@ impl Packed {
             return self.store_apart(Row::new(row));
         }
         if !self.has_room(row.len()) {
-            self.make_place();
-            self.pieces.push(piece(row.len().saturating_mul(PIECE_ROWS).max(PIECE_BYTES)));
-            self.used = 0;
+            self.add_piece(row.len());
         }
         let span = Span::new(self.pieces.len().saturating_sub(1), self.used, row.len());
         if !self.overwrite(span, row) {
@@ -204,6 +224,15 @@ impl Packed {
         }
         self.used = span.range().end;
         span
+    }
+
+    /// Adds a piece for a row of so many bytes and some more.
+    fn add_piece(&mut self, len: usize) {
+        self.make_place();
+        let bytes = self.bytes().saturating_add(len);
+        let mean = bytes / self.spans.len().saturating_add(1);
+        self.pieces.push(piece(mean.saturating_mul(PIECE_ROWS).min(bytes / 2).max(len)));
+        self.used = 0;
     }
 
     /// Copies the last piece, which a copy of the leaf sees.
@@ -222,9 +251,9 @@ impl Packed {
     /// Some of the rows, in order and without garbage, in one piece.
     fn part(&self, spans: &[Span]) -> Packed {
         let mut part = Packed::new();
-        let bytes = spans.iter().fold(BESIDE_BYTES, |all, span| all.saturating_add(span.len()));
-        if bytes > BESIDE_BYTES {
-            part.pieces.push(piece(bytes.next_multiple_of(CLASS_BYTES).saturating_sub(BESIDE_BYTES)));
+        let bytes: usize = spans.iter().map(|span| span.len()).sum();
+        if bytes > 0 {
+            part.pieces.push(piece(bytes));
         }
         for span in spans {
             part.take_in(self, *span);
@@ -250,6 +279,17 @@ impl Packed {
             return None;
         }
         self.big.get(span.offset())
+    }
+}
+
+fn is_little_more(len: usize, than: usize) -> bool {
+    len.saturating_sub(than) <= len / WIDER_PART
+}
+
+fn copy(bytes: Option<&[u8]>, to: &mut [u8], at: usize) {
+    let bytes = bytes.unwrap_or_default();
+    if let Some(place) = to.get_mut(at..at.saturating_add(bytes.len())) {
+        place.copy_from_slice(bytes);
     }
 }
 
@@ -309,9 +349,16 @@ impl Values for Packed {
     /// Rows lie in the order in which they came, so that whoever reads them in the order of their keys would wait for
     /// the memory at each of them. Here no look waits for another: together they take little longer than one.
     fn fetch(&self) {
-        const LINE: usize = 64;
         let lines = self.pieces.iter().flat_map(|piece| piece.iter().step_by(LINE));
         std::hint::black_box(lines.fold(0, |all, byte| all ^ byte));
+    }
+
+    /// One byte of each line of the row, and the count of those who share its piece.
+    fn warm(&self, at: usize) -> u64 {
+        let Some(span) = self.spans.get(at) else { return 0 };
+        let is_shared = self.pieces.get(span.piece()).is_some_and(|piece| !Arc::is_unique(piece));
+        let row = self.get(at).unwrap_or_default();
+        row.iter().step_by(LINE).map(|byte| u64::from(*byte)).fold(is_shared.into(), u64::wrapping_add)
     }
 }
 
@@ -354,9 +401,9 @@ mod tests {
                 _ => {}
             }
             let live: usize = model.iter().map(Vec::len).sum();
-            assert!(packed.bytes() >= live + packed.garbage);
+            assert!(packed.bytes() >= live);
             assert!(packed.garbage <= packed.bytes() / 4, "{} of {}", packed.garbage, packed.bytes());
-            assert!(packed.room() <= live * 2 + 4 * PIECE_BYTES, "{} for {live}", packed.room());
+            assert!(packed.room() <= live * 2 + 4 * COPY_MAX, "{} for {live}", packed.room());
         }
         assert_eq!(rows(&packed), model);
     }
@@ -373,7 +420,7 @@ mod tests {
             assert_eq!(rows(&packed), model);
         }
         let live: usize = model.iter().map(Vec::len).sum();
-        assert!(packed.room() <= live + 5, "{} for {live}", packed.room());
+        assert!(packed.room() <= live + CLASS_BYTES, "{} for {live}", packed.room());
     }
 
     #[test]
@@ -410,13 +457,54 @@ mod tests {
         packed.replace(1, &[101; 101]);
         packed.remove(2);
         let shared = places(&packed).into_iter().filter(|place| places(&copy).contains(place)).count();
-        assert_eq!(shared, copy.pieces.len() - 1, "all but the one that rows were added to");
+        assert!(shared + 1 >= copy.pieces.len(), "{shared}: all but the one that rows were added to");
         assert_eq!(rows(&copy), before);
         let mut wanted = before;
         wanted.push(vec![40; 100]);
         (wanted[0], wanted[1]) = (vec![100; 99], vec![101; 101]);
         wanted.remove(2);
         assert_eq!(rows(&packed), wanted);
+    }
+
+    #[test]
+    fn rows_take_little_more_than_their_bytes_whatever_their_lengths_and_in_whatever_order_they_come() {
+        let long_among_short = |n: usize, long: usize| if n % 48 == 7 { long } else { 20 + n % 40 };
+        let lengths: [(&str, &dyn Fn(usize) -> usize); 6] = [
+            ("short", &|_| 10),
+            ("as the benchmark's", &|_| 110),
+            ("of two kilobytes", &|_| 2_000),
+            ("one of two kilobytes among short ones", &|n| long_among_short(n, 2_000)),
+            ("one of a kilobyte among short ones", &|n| long_among_short(n, 1_000)),
+            ("longer and longer", &|n| 1 + n * 40),
+        ];
+        for (name, len) in lengths {
+            for is_last in [true, false] {
+                let mut packed = Packed::new();
+                for n in 0..LEAF_MAX {
+                    packed.insert(if is_last { n } else { n * 7 % (n + 1) }, &vec![1; len(n)]);
+                    let live: usize = (0..=n).map(len).sum();
+                    let most = live * 2 + 2 * CLASS_BYTES;
+                    assert!(packed.room() <= most, "{name}, {n}: {} for {live}", packed.room());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_grows_by_a_byte_again_and_again_seldom_has_its_piece_written_anew() {
+        let mut packed = Packed::new();
+        (0..LEAF_MAX).for_each(|n| packed.insert(n, &[n as u8; 100]));
+        let place = |packed: &Packed| packed.pieces.iter().map(|piece| piece.as_ptr()).collect::<Vec<_>>();
+        let (mut places, mut moves) = (place(&packed), 0);
+        for round in 1..=200 {
+            let row = vec![7; 100 + round];
+            packed.replace(20, &row);
+            assert_eq!(packed.get(20), Some(&*row));
+            moves += usize::from(place(&packed) != places);
+            places = place(&packed);
+        }
+        assert!(moves <= 20, "{moves}");
+        assert_eq!(packed.get(47), Some(&[47; 100][..]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::frame;
 use crate::history::Seq;
-use crate::limits::{RING_BYTES_MAX, RING_BYTES_MIN, RING_PART_OF_RECORDS};
+use crate::limits::{RING_BYTES_MAX, RING_BYTES_MIN};
 
 /// The largest chunk, unless one frame alone is larger.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
@@ -22,21 +22,22 @@ struct Chunk {
 }
 
 /// How much a ring holds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum RingBytes {
     Fixed(usize),
-    /// A part of the bytes of the records, within bounds.
-    #[default]
-    OfRecords,
+    /// One of so many parts of the bytes of the records, within bounds.
+    OfRecords(u64),
 }
 
 impl RingBytes {
     /// Of a database whose records have so many bytes.
     fn of(self, record_bytes: u64) -> usize {
-        let part = usize::try_from(record_bytes / RING_PART_OF_RECORDS).unwrap_or(usize::MAX);
         match self {
             RingBytes::Fixed(bytes) => bytes,
-            RingBytes::OfRecords => part.clamp(RING_BYTES_MIN, RING_BYTES_MAX),
+            RingBytes::OfRecords(parts) => {
+                let part = record_bytes.checked_div(parts).unwrap_or(u64::MAX);
+                usize::try_from(part).unwrap_or(usize::MAX).clamp(RING_BYTES_MIN, RING_BYTES_MAX)
+            }
         }
     }
 
@@ -140,7 +141,7 @@ impl Ring {
             self.close_chunk();
         }
         self.last = seq;
-        let follows = matches!(self.setting, RingBytes::OfRecords);
+        let follows = matches!(self.setting, RingBytes::OfRecords(_));
         if frame.len() > self.bytes_max {
             // It would not fit if the ring were empty: the ring starts anew behind it.
             self.forget_all();
@@ -331,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_ring_holds_a_tenth_of_the_records_within_its_bounds_and_grows_and_shrinks_with_them() {
-        let mut ring = Ring::new(RingBytes::OfRecords, Seq::ZERO);
+        let mut ring = Ring::new(RingBytes::OfRecords(10), Seq::ZERO);
         let frame_bytes = 100_000;
         let push = |ring: &mut Ring, record_bytes: u64| {
             for _ in 0..1_000 {
@@ -362,7 +363,7 @@ mod tests {
 
     #[test]
     fn what_a_large_commit_had_needed_is_not_kept_when_the_bound_comes_down() {
-        let mut ring = Ring::new(RingBytes::OfRecords, Seq::ZERO);
+        let mut ring = Ring::new(RingBytes::OfRecords(10), Seq::ZERO);
         ring.fit(1 << 30);
         ring.push(Seq::new(1), &frame(1, 10));
         assert!(ring.push(Seq::new(2), &frame(2, 50 << 20)), "it is time to fit");

@@ -52,14 +52,12 @@ impl Rows {
 
     /// Looks at what a change of the rows under these keys will look at.
     pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = &'k Key> + Clone) {
-        // One byte of each cache line.
-        let touch = |row: &[u8]| row.iter().step_by(64).map(|byte| u64::from(*byte)).sum();
         match self {
             Rows::Ints(tree) => {
                 let integers = keys.filter_map(|key| if let Key::Int(n) = key { Some(n) } else { None });
-                tree.warm(integers, touch);
+                tree.warm(integers);
             }
-            Rows::Keys(tree) => tree.warm(keys, touch),
+            Rows::Keys(tree) => tree.warm(keys),
         }
     }
 
@@ -155,6 +153,22 @@ impl Rows {
         Rows::Keys(Tree::unite(trees.collect(), before))
     }
 
+    /// All rows, leaf by leaf. The tree is let go of at once, each leaf when it is dropped.
+    pub(crate) fn into_leaves(self) -> impl Iterator<Item = Window> {
+        let mut leaves = Vec::new();
+        match self {
+            Rows::Ints(tree) => tree.for_each_leaf(|leaf| leaves.push(Leaf::Ints(leaf))),
+            Rows::Keys(tree) => tree.for_each_leaf(|leaf| leaves.push(Leaf::Keys(leaf))),
+        }
+        leaves.into_iter().filter_map(|leaf| {
+            let end = match &leaf {
+                Leaf::Ints(leaf) => leaf.len(),
+                Leaf::Keys(leaf) => leaf.len(),
+            };
+            Window::of(leaf, 0, end)
+        })
+    }
+
     /// The tree that takes any key; makes it where there is none.
     fn keys(&mut self) -> &mut Tree<Key, Packed> {
         if let Rows::Ints(ints) = self {
@@ -178,15 +192,6 @@ impl Rows {
     /// All rows in the order of their keys.
     pub(crate) fn iter(&self) -> Iter<'_> {
         self.iter_from(Bound::Unbounded)
-    }
-
-    /// All rows in the order of their keys, without them.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
-        let (ints, keys) = match self {
-            Rows::Ints(tree) => (Some(tree.values()), None),
-            Rows::Keys(tree) => (None, Some(tree.values())),
-        };
-        ints.into_iter().flatten().chain(keys.into_iter().flatten())
     }
 
     /// The rows from a bound on, ascending.
@@ -305,10 +310,7 @@ impl Window {
     #[inline]
     fn take(&mut self) {
         if self.taken == 1 && self.end.saturating_sub(self.at) > FEW {
-            match &self.leaf {
-                Leaf::Ints(leaf) => leaf.fetch(),
-                Leaf::Keys(leaf) => leaf.fetch(),
-            }
+            self.fetch();
         }
         self.taken = self.taken.saturating_add(1);
     }
@@ -344,6 +346,19 @@ impl Window {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.at >= self.end
+    }
+
+    /// All rows, in order.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[u8]> {
+        self.fetch();
+        (self.at..self.end).map_while(|at| self.row(at))
+    }
+
+    fn fetch(&self) {
+        match &self.leaf {
+            Leaf::Ints(leaf) => leaf.fetch(),
+            Leaf::Keys(leaf) => leaf.fetch(),
+        }
     }
 
     fn key(&self, at: usize) -> Option<Key> {
@@ -429,7 +444,8 @@ mod tests {
         assert_eq!(rows.len(), model.len());
         let model = model.iter().map(|(key, row)| (key.clone(), &**row));
         assert!(rows.iter().eq(model.clone()));
-        assert!(rows.values().eq(model.clone().map(|(_, row)| row)));
+        let leaves: Vec<_> = rows.clone().into_leaves().collect();
+        assert!(leaves.iter().flat_map(Window::rows).eq(model.clone().map(|(_, row)| row)));
         assert!(descending(rows, Bound::Unbounded).into_iter().eq(model.rev().map(|(key, row)| (key, row.to_vec()))));
     }
 

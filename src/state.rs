@@ -18,7 +18,7 @@ use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::limits::{NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::mutation::{CommitReader, Event};
 use crate::row::{self, Parts, RowCopy, RowRef, Shapes, Summary, Tag};
-use crate::rows::{self, Rows};
+use crate::rows::{self, Rows, Window};
 use crate::tree::Tree;
 use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
@@ -119,6 +119,11 @@ impl TableState {
     /// The rows as the table holds them; see [`TableState::shapes`].
     pub(crate) fn rows(&self) -> &Rows {
         &self.rows
+    }
+
+    /// The rows, leaf by leaf, each of which is let go of when it is dropped; and what it takes to read them.
+    pub(crate) fn into_leaves(self) -> (impl Iterator<Item = Window>, Shapes) {
+        (self.rows.into_leaves(), self.shapes)
     }
 
     /// What it takes to read the rows that the table holds.

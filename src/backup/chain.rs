@@ -180,7 +180,7 @@ impl Chain {
         let base = self.newest;
         let (name, path, made, bytes) = self.write(settings, db, BackupKind::Full, base, |sink, origin, path| {
             let watch = Watch::new(settings.progress.as_deref(), Stage::WritingFull, path);
-            file::write_full(settings.format, settings.compression, sink, state, origin, &watch)
+            file::write_full(settings.format, settings.compression, sink, state.clone(), origin, &watch)
         })?;
         self.advance(db, state.point(), 0, vec![name], &path);
         let report = report(settings, db, started, &name, path, state.seq, made, bytes);

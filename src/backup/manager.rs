@@ -14,6 +14,7 @@ use crate::backup::schedule::{Cause, Schedule, Step};
 use crate::db::DictDb;
 use crate::error::{Error, Result};
 use crate::file::compression::Compression;
+use crate::file::give_way;
 use crate::file::name::BackupFormat;
 use crate::file::sink::create_dir;
 use crate::progress::{Progress, ProgressFn};
@@ -443,6 +444,7 @@ impl Inner {
 
     /// The thread: asks the schedule what is due, and does it, until it is told to stop.
     fn run(&self, generation: u64) {
+        give_way();
         let mut timing = lock(&self.timing);
         while timing.running && timing.generation == generation {
             let now = self.now();

@@ -98,7 +98,7 @@ impl DictDb {
         let origin = Origin { base: None, created: db::now(self) };
         let watch = Watch::new(None, Stage::WritingFull, file);
         let (_, bytes) = publish(&DiskStorage, file, Existing::Replace, |sink| {
-            file::write_full(format, Compression::None, sink, &state, &origin, &watch)
+            file::write_full(format, Compression::None, sink, state, &origin, &watch)
         })?;
         Ok(bytes)
     }

@@ -87,8 +87,7 @@ fn log_example() -> Vec<(String, Vec<u8>)> {
     let snapshot = dir.join(StoreName { stamp: Stamp::new(0), kind: StoreFile::Snapshot }.file_name());
     let watch = Watch::new(None, Stage::WritingFull, &snapshot);
     let origin = Origin { base: None, created };
-    let fill =
-        |sink: &mut _| file::write_full(BackupFormat::Binary, Compression::None, sink, &empty(), &origin, &watch);
+    let fill = |sink: &mut _| file::write_full(BackupFormat::Binary, Compression::None, sink, empty(), &origin, &watch);
     publish(&storage, &snapshot, Existing::Refuse, fill).unwrap();
 
     let clock = ManualClock::new(START);

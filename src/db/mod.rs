@@ -14,6 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
+use crate::limits::RING_PART_OF_RECORDS;
 use crate::mutation::Commit;
 use crate::ring::{Cursor, Ring, RingBytes, RingSlice, Unserved};
 use crate::state::{Identity, State};
@@ -140,7 +141,7 @@ impl Builder {
 
 impl Default for Builder {
     fn default() -> Builder {
-        Builder { ring_bytes: RingBytes::default(), clock: Arc::new(SystemClock) }
+        Builder { ring_bytes: RingBytes::OfRecords(RING_PART_OF_RECORDS), clock: Arc::new(SystemClock) }
     }
 }
 

@@ -264,41 +264,48 @@ fn decode(block: &Block) -> Result<(Run, usize), Refused> {
 
 /// Gathers the rows of a block, and writes them with their names once each.
 #[derive(Default)]
-pub(crate) struct BlockWriter<'t> {
-    /// The block's shapes in the order of their first use.
-    shapes: Vec<&'t [u8]>,
+pub(crate) struct BlockWriter {
+    /// The names of the block's shapes, in the order of their first use, and how many those are.
+    names: Vec<u8>,
+    shapes: usize,
     /// Which of them a shape of the table is, and which the names of a row of its own are.
     by_number: HashMap<usize, usize>,
-    by_names: HashMap<&'t [u8], usize>,
+    by_names: HashMap<Box<[u8]>, usize>,
     last: Option<(usize, usize)>,
-    rows: Vec<(usize, &'t [u8])>,
-    bytes: usize,
+    /// The shape of each row, and the bytes of its values.
+    rows: Vec<(usize, usize)>,
+    values: Vec<u8>,
 }
 
-impl<'t> BlockWriter<'t> {
+impl BlockWriter {
     /// Takes in a row that comes after the last one.
-    pub(crate) fn push(&mut self, row: Parts<'t>) {
-        let shape = match (row.number, self.last) {
-            (Some(number), Some((last, shape))) if number == last => shape,
-            (Some(number), _) => *self.by_number.entry(number).or_insert_with(|| {
-                self.shapes.push(row.names);
-                self.bytes = self.bytes.saturating_add(row.names.len());
-                self.shapes.len().saturating_sub(1)
-            }),
-            (None, _) => *self.by_names.entry(row.names).or_insert_with(|| {
-                self.shapes.push(row.names);
-                self.bytes = self.bytes.saturating_add(row.names.len());
-                self.shapes.len().saturating_sub(1)
-            }),
+    pub(crate) fn push(&mut self, row: Parts<'_>) {
+        let known = match (row.number, self.last) {
+            (Some(number), Some((last, shape))) if number == last => Some(shape),
+            (Some(number), _) => self.by_number.get(&number).copied(),
+            (None, _) => self.by_names.get(row.names).copied(),
         };
+        let shape = known.unwrap_or_else(|| self.take_up(row));
         self.last = row.number.map(|number| (number, shape));
-        self.rows.push((shape, row.values));
-        self.bytes = self.bytes.saturating_add(row.values.len());
+        self.rows.push((shape, row.values.len()));
+        self.values.extend_from_slice(row.values);
+    }
+
+    #[cold]
+    fn take_up(&mut self, row: Parts<'_>) -> usize {
+        let shape = self.shapes;
+        self.names.extend_from_slice(row.names);
+        self.shapes = self.shapes.saturating_add(1);
+        match row.number {
+            Some(number) => _ = self.by_number.insert(number, shape),
+            None => _ = self.by_names.insert(row.names.into(), shape),
+        }
+        shape
     }
 
     /// Bytes of names and values gathered so far.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.names.len().saturating_add(self.values.len())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -307,23 +314,27 @@ impl<'t> BlockWriter<'t> {
 
     /// Appends the payload of the frame, and begins anew.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
-        wire::put_u64(out, self.shapes.len() as u64);
-        for names in &self.shapes {
-            out.extend_from_slice(names);
-        }
+        wire::put_u64(out, self.shapes as u64);
+        out.extend_from_slice(&self.names);
         wire::put_u64(out, self.rows.len() as u64);
-        for (shape, values) in &self.rows {
-            if self.shapes.len() > 1 {
+        if self.shapes > 1 {
+            let mut rest = self.values.as_slice();
+            for (shape, len) in &self.rows {
+                let (values, others) = rest.split_at_checked(*len).unwrap_or_default();
                 wire::put_u64(out, *shape as u64);
+                out.extend_from_slice(values);
+                rest = others;
             }
-            out.extend_from_slice(values);
+        } else {
+            out.extend_from_slice(&self.values);
         }
-        self.shapes.clear();
+        self.names.clear();
+        self.shapes = 0;
         self.by_number.clear();
         self.by_names.clear();
         self.last = None;
         self.rows.clear();
-        self.bytes = 0;
+        self.values.clear();
     }
 }
 
@@ -350,7 +361,7 @@ mod tests {
             table.put(Key::Int(id), &bytes);
         }
         let mut block = BlockWriter::default();
-        table.rows().values().for_each(|row| block.push(table.shapes().parts(row)));
+        table.rows().iter().for_each(|(_, row)| block.push(table.shapes().parts(row)));
         let mut payload = Vec::new();
         block.finish(&mut payload);
         payload

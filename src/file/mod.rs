@@ -77,13 +77,13 @@ pub(crate) fn write_full(
     format: BackupFormat,
     compression: Compression,
     sink: &mut Sink,
-    state: &State,
+    state: State,
     origin: &Origin,
     watch: &Watch<'_>,
 ) -> Result<Made> {
     match format {
         BackupFormat::Binary => snapshot::write(compression, sink, state, origin, watch),
-        BackupFormat::Json => json::write_full(sink, state, origin, watch),
+        BackupFormat::Json => json::write_full(sink, &state, origin, watch),
     }
 }
 

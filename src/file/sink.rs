@@ -14,6 +14,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// The disk is kept busy with what is there: each so many bytes are sent on their way while more are made, so that the
 /// sync, for which everybody waits, finds little left to do.
 const WAY_BYTES: u64 = 2 << 20;
+const PAGE_BYTES: u64 = 4_096;
 
 /// A file that is being written, with the hashes of what went into it so far.
 pub(crate) struct Sink {
@@ -76,8 +77,10 @@ impl Sink {
         self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
         self.written = self.written.saturating_add(bytes.len() as u64);
         if self.written.saturating_sub(self.on_their_way) >= WAY_BYTES {
-            self.file.will_sync(self.on_their_way..self.written);
-            self.on_their_way = self.written;
+            // Whole pages: one that is being written to the disk may not take more bytes until it is there.
+            let whole = self.written & !(PAGE_BYTES - 1);
+            self.file.will_sync(self.on_their_way..whole);
+            self.on_their_way = whole;
         }
         Ok(())
     }
@@ -245,13 +248,18 @@ mod tests {
     }
 
     /// A file that takes so many bytes.
+    #[derive(Default)]
     struct Fake {
         room: u64,
+        written: u64,
+        /// What it was told it will be asked to sync, and how often.
+        told: std::sync::Arc<std::sync::Mutex<(u64, usize)>>,
     }
 
     impl io::Write for Fake {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.room = self.room.checked_sub(bytes.len() as u64).ok_or(io::ErrorKind::StorageFull)?;
+            self.written += bytes.len() as u64;
             Ok(bytes.len())
         }
 
@@ -269,16 +277,36 @@ mod tests {
             Err(io::ErrorKind::Unsupported.into())
         }
 
+        fn will_sync(&mut self, bytes: std::ops::Range<u64>) {
+            let mut told = self.told.lock().unwrap();
+            assert_eq!(bytes.start, told.0, "each byte once");
+            assert!(bytes.start < bytes.end && bytes.end <= self.written, "{bytes:?} of {}", self.written);
+            *told = (bytes.end, told.1 + 1);
+        }
+
         fn sync(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
 
     #[test]
+    fn a_large_file_is_sent_on_its_way_while_it_grows_and_each_byte_once() {
+        let told = std::sync::Arc::default();
+        let file = Fake { room: u64::MAX, told: std::sync::Arc::clone(&told), ..Fake::default() };
+        let mut sink = Sink::new(Box::new(file), "f".into());
+        let piece = vec![1; 100_001];
+        (0..200).for_each(|_| sink.put(&piece).unwrap());
+        sink.sync().unwrap();
+        let (bytes, times) = *told.lock().unwrap();
+        assert!(sink.written() - bytes < 2 * WAY_BYTES && bytes % PAGE_BYTES == 0, "{bytes} of {}", sink.written());
+        assert!(times >= 8, "{times}");
+    }
+
+    #[test]
     fn a_write_that_fails_is_told_wherever_in_the_file_it_is() {
         let whole = 12 << 20;
         for room in [0, 1 << 20, 8 << 20, whole - 1] {
-            let mut sink = Sink::new(Box::new(Fake { room }), "f".into());
+            let mut sink = Sink::new(Box::new(Fake { room, ..Fake::default() }), "f".into());
             let piece = vec![1; 100_000];
             let mut put = || {
                 while sink.written() + piece.len() as u64 <= whole {
@@ -289,7 +317,7 @@ mod tests {
             };
             assert!(matches!(put(), Err(Error::DiskFull { .. })), "room for {room}");
         }
-        let mut sink = Sink::new(Box::new(Fake { room: whole }), "f".into());
+        let mut sink = Sink::new(Box::new(Fake { room: whole, ..Fake::default() }), "f".into());
         (0..3).for_each(|_| sink.put(&vec![1; 4 << 20]).unwrap());
         assert_eq!(sink.content().unwrap(), xxh3_128(&vec![1; 12 << 20]));
     }

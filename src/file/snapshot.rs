@@ -36,7 +36,7 @@ const SMALL_BYTES: u64 = 4 << 20;
 pub(crate) fn write(
     compression: Compression,
     sink: &mut Sink,
-    state: &State,
+    state: State,
     origin: &Origin,
     watch: &Watch<'_>,
 ) -> Result<Made> {
@@ -49,8 +49,9 @@ pub(crate) fn write(
         records = records.saturating_add(rows);
         if rows > 0 { watch.report(records, Some(total), out.written(), None) } else { Ok(()) }
     };
+    let (seq, digest, time, tables) = (state.seq, state.digest(), state.time, state.table_count());
     encode::frames(state, compression, &mut take)?;
-    out.seal(state.seq, state.digest(), state.time, state.table_count() as u64, records)?;
+    out.seal(seq, digest, time, tables as u64, records)?;
     Ok(Made { records, commits: 0 })
 }
 

@@ -78,13 +78,13 @@ struct Queue<S: Sink> {
 
 /// A buffer larger than this is given back once it is written.
 const SPARE_BYTES_MAX: usize = 32 << 20;
-/// One larger than this is given back as well where a tenth of it was needed.
+/// One larger than this is given back as well where a tenth of it was needed, or nothing came meanwhile.
 const IDLE_BYTES_MAX: usize = 1 << 20;
 
 /// Whether a buffer is worth keeping after a group of so many bytes.
-fn is_worth_keeping(buffer: &Vec<u8>, used: usize) -> bool {
+fn is_worth_keeping(buffer: &Vec<u8>, used: usize, is_idle: bool) -> bool {
     let capacity = buffer.capacity();
-    capacity <= IDLE_BYTES_MAX || (capacity <= SPARE_BYTES_MAX && used > capacity / 10)
+    capacity <= IDLE_BYTES_MAX || (capacity <= SPARE_BYTES_MAX && used > capacity / 10 && !is_idle)
 }
 
 impl<S: Sink> Group<S> {
@@ -215,10 +215,11 @@ impl<S: Sink> Group<S> {
             }
             Err(error) => Err(self.fail(&mut queue, error)),
         };
-        if is_worth_keeping(&bytes, used) {
+        let is_idle = queue.pending.is_empty();
+        if is_worth_keeping(&bytes, used, is_idle) {
             queue.spare = bytes;
         }
-        if queue.pending.is_empty() && !is_worth_keeping(&queue.pending, used) {
+        if is_idle && !is_worth_keeping(&queue.pending, used, is_idle) {
             queue.pending = Vec::new();
         }
         queue.sink = Some(sink);

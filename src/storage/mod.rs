@@ -191,8 +191,9 @@ pub trait WriteFile: Write + Send {
     /// Cuts the file off at `len` bytes, or fills it up with zeros to that length.
     fn set_len(&mut self, len: u64) -> io::Result<()>;
 
-    /// Says that these bytes of the file, written before, will be synced soon: whatever can be done about it in the
-    /// meantime makes that sync shorter. It waits for nothing, and promises nothing. Does nothing unless overridden.
+    /// Says that these bytes of the file, written before, will be synced soon: what is done about it while more are made
+    /// makes that sync shorter. Promises nothing, and need not wait. Does nothing unless overridden; a file that wraps
+    /// another should pass it on.
     fn will_sync(&mut self, _bytes: Range<u64>) {}
 
     /// As [`sync`](Self::sync), but what is not needed to read the bytes back, such as times, may be left out.

@@ -14,6 +14,7 @@ use crate::file::{self, Origin};
 use crate::history::{Seq, Timestamp};
 use crate::log::Goal;
 use crate::progress::{Progress, Stage, Watch};
+use crate::state::State;
 use crate::store::directory::{Directory, Line, path, snapshots};
 use crate::store::{CheckpointReport, Store, poisoned};
 
@@ -76,9 +77,9 @@ impl Store {
         };
         if !nothing_new {
             self.log.reach(state.seq.get(), Goal::Synced).map_err(poisoned)?;
-            let (file, bytes) = self.write_snapshot(&state)?;
+            let (file, bytes) = self.write_snapshot(state)?;
             let mut track = self.track();
-            track.checkpoint = Some(state.seq);
+            track.checkpoint = Some(report.seq);
             track.snapshot_bytes = bytes;
             track.verify(file.clone());
             drop(track);
@@ -94,7 +95,7 @@ impl Store {
         Ok(report)
     }
 
-    fn write_snapshot(&self, state: &crate::state::State) -> Result<(PathBuf, u64)> {
+    fn write_snapshot(&self, state: State) -> Result<(PathBuf, u64)> {
         let stamp = self.stamps.next(self.clock.now())?;
         let file = path(&self.dir, StoreFile::Snapshot, stamp);
         let created = Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or(i64::MAX));

@@ -52,8 +52,9 @@ pub(crate) fn create(storage: &dyn Storage, dir: &Path, state: &State, progress:
     let created = Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or(i64::MAX));
     let origin = Origin { base: None, created };
     let watch = Watch::new(progress, Stage::WritingFull, &file);
-    let fill =
-        |sink: &mut Sink| file::write_full(BackupFormat::Binary, Compression::None, sink, state, &origin, &watch);
+    let fill = |sink: &mut Sink| {
+        file::write_full(BackupFormat::Binary, Compression::None, sink, state.clone(), &origin, &watch)
+    };
     publish_checked(storage, &file, Existing::Refuse, fill, |temp| file::verify(storage, temp))?;
     Ok(())
 }

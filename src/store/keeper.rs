@@ -179,8 +179,14 @@ pub(crate) fn start(db: &DictDb) -> Result<()> {
 }
 
 fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
+    let look_every = || match store.replay_rate() {
+        Some(_) => store.policy.look_every(),
+        // What is to be measured has to be in the ring still, and while a copy of the state waits for it, every change
+        // beside it costs a copy, too.
+        None => store.policy.look_every().min(MEASURED_BYTES_MIN),
+    };
     // Also where what follows breaks off.
-    store.keepers.look_at.store(store.log_bytes().saturating_add(store.policy.look_every()), Ordering::Relaxed);
+    store.keepers.look_at.store(store.log_bytes().saturating_add(look_every()), Ordering::Relaxed);
     if store.replay_rate().is_none() {
         *probe = match probe.take() {
             None => Some(db.read_in_passing().clone()),
@@ -189,7 +195,7 @@ fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
     }
     let many = || store.files(StoreFile::Log).is_ok_and(|count| count > SEGMENTS_MAX);
     let log_bytes = store.log_bytes();
-    let mut next = store.policy.look_every();
+    let mut next = look_every();
     if log_bytes > 0
         && (store.checkpoint_due() || many())
         && let Err(error) = db.checkpoint()
@@ -205,7 +211,8 @@ fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
 /// Replays what was committed since `state` onto it, and notes how fast that went; gives the state back where that was
 /// too little to tell.
 fn measure(db: &DictDb, store: &Store, mut state: State) -> Option<State> {
-    let slice = db.ring_slice(state.seq, db.read_in_passing().seq).ok()?;
+    let last = db.read_in_passing().seq;
+    let slice = db.ring_slice(state.seq, last).ok()?;
     if (slice.bytes() as u64) < MEASURED_BYTES_MIN {
         return Some(state);
     }
@@ -214,7 +221,8 @@ fn measure(db: &DictDb, store: &Store, mut state: State) -> Option<State> {
     for frame in slice.frames() {
         state.apply(frame.seq, frame.payload).ok()?;
         bytes = bytes.saturating_add(frame.whole.len() as u64);
-        if bytes >= MEASURED_BYTES_MIN.saturating_mul(4) {
+        // What it makes is thrown away, and is memory until then.
+        if bytes >= MEASURED_BYTES_MIN {
             break;
         }
     }

@@ -11,7 +11,7 @@ use crate::db::DictDb;
 use crate::error::{Error, Result};
 use crate::file::compression::Compression;
 use crate::file::header::PREALLOCATION_MIN;
-use crate::limits::{PREALLOCATE_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT};
+use crate::limits::{PREALLOCATE_BYTES_DEFAULT, RING_PART_OF_RECORDS_IN_STORE, SEGMENT_BYTES_DEFAULT};
 use crate::progress::{Progress, ProgressFn};
 use crate::ring::RingBytes;
 use crate::storage::{DiskStorage, Storage};
@@ -170,7 +170,7 @@ impl Options {
     pub fn new() -> Options {
         Options {
             durability: Durability::Sync,
-            ring_bytes: RingBytes::default(),
+            ring_bytes: RingBytes::OfRecords(RING_PART_OF_RECORDS_IN_STORE),
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             preallocate_bytes: PREALLOCATE_BYTES_DEFAULT,
             checkpoint: CheckpointPolicy::automatic(),
@@ -187,8 +187,9 @@ impl Options {
         self
     }
 
-    /// Bytes of the newest commits kept in memory for delta backups and change feeds. Unless said otherwise a tenth of the
-    /// bytes of the records' values, at least 4 MiB and at most 64 MiB. Delta backups that reach further back read the log.
+    /// Bytes of the newest commits kept in memory for delta backups and change feeds. Unless said otherwise a thirty-second
+    /// of the bytes of the records' values, at least 4 MiB and at most 64 MiB. Delta backups that reach further back read the
+    /// log.
     pub fn ring_bytes(mut self, bytes: usize) -> Options {
         self.ring_bytes = RingBytes::Fixed(bytes);
         self

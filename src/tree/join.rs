@@ -71,7 +71,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
     }
 }
 
-fn for_each_leaf<K: Ord + Clone, V: Values>(node: Arc<Node<K, V>>, each: &mut impl FnMut(Arc<Node<K, V>>)) {
+pub(super) fn for_each_leaf<K: Ord + Clone, V: Values>(node: Arc<Node<K, V>>, each: &mut impl FnMut(Arc<Node<K, V>>)) {
     match &*node {
         Node::Leaf(_) => each(node),
         Node::Inner(_) => {

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use arrayvec::ArrayVec;
 use triomphe::Arc;
 
+use super::join::for_each_leaf;
 use super::leaf::{Leaf, Values};
 use super::{Inner, Node, Tree};
 
@@ -15,11 +16,8 @@ pub(crate) const WARM_MAX: usize = 16;
 impl<K: Ord + Clone, V: Values> Tree<K, V> {
     /// Looks at what a change of these keys will look at, so that it is in the cache by then. They wait for the memory all at
     /// once: at each step none needs what another one finds.
-    pub(crate) fn warm<'q, Q: Ord + ?Sized + 'q>(
-        &self,
-        keys: impl Iterator<Item = &'q Q> + Clone,
-        touch: impl Fn(V::Out<'_>) -> u64,
-    ) where
+    pub(crate) fn warm<'q, Q: Ord + ?Sized + 'q>(&self, keys: impl Iterator<Item = &'q Q> + Clone)
+    where
         K: Borrow<Q>,
     {
         let mut leaves: ArrayVec<&Leaf<K, V>, WARM_MAX> = ArrayVec::new();
@@ -36,8 +34,8 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         }
         let places: ArrayVec<Option<usize>, WARM_MAX> =
             leaves.iter().zip(keys).map(|(leaf, key)| leaf.find(key).ok()).collect();
-        let values = || leaves.iter().zip(&places).filter_map(|(leaf, at)| leaf.values.get((*at)?));
-        std::hint::black_box(values().map(touch).fold(0, u64::wrapping_add));
+        let values = leaves.iter().zip(&places).filter_map(|(leaf, at)| Some(leaf.values.warm((*at)?)));
+        std::hint::black_box(values.fold(0, u64::wrapping_add));
     }
 }
 
@@ -57,6 +55,10 @@ impl<K: Ord + Clone, V: Values> SharedLeaf<K, V> {
             Node::Leaf(leaf) => leaf,
             Node::Inner(_) => unreachable!("it is only made of leaves"),
         }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.leaf().keys.len()
     }
 
     pub(crate) fn key(&self, at: usize) -> Option<&K> {
@@ -90,6 +92,11 @@ impl<K: Ord + Clone, V: Values> SharedLeaf<K, V> {
 }
 
 impl<K: Ord + Clone, V: Values> Tree<K, V> {
+    /// Calls `take` with each leaf in order.
+    pub(crate) fn for_each_leaf(self, mut take: impl FnMut(SharedLeaf<K, V>)) {
+        for_each_leaf(self.root, &mut |leaf| take(SharedLeaf(leaf)));
+    }
+
     /// The leaf that holds the first entry from a bound on, and which one that is.
     pub(crate) fn leaf_from<Q: Ord + ?Sized>(&self, mut from: Bound<&Q>) -> Option<(SharedLeaf<K, V>, usize)>
     where

@@ -18,30 +18,39 @@ use crate::wire;
 /// Of a state with fewer bytes of rows the frames are made where they are wanted.
 const BESIDE_BYTES_MIN: u64 = 4 << 20;
 /// Frames on their way.
-const WAITING: usize = 4;
+const WAITING: usize = 2;
 
 /// Takes a frame, and the rows in it. Ends the making where it fails.
 type Take<'t> = dyn FnMut(&[u8], u64) -> Result<()> + 't;
 
 /// Calls `take` with each frame in order.
-pub(super) fn frames(state: &State, compression: Compression, take: &mut Take<'_>) -> Result<()> {
+///
+/// Writers copy the leaves that the state holds when they change them, so that it lets go of each one that is done with.
+pub(super) fn frames(state: State, compression: Compression, take: &mut Take<'_>) -> Result<()> {
     if state.row_bytes() < BESIDE_BYTES_MIN {
         return make(state, compression, |frame, rows| take(frame, rows));
     }
+    let mut state = Some(state);
     let (give, frames) = sync_channel::<(Vec<u8>, u64)>(WAITING);
     let (give_back, spare) = sync_channel::<Vec<u8>>(WAITING);
     let taken = thread::scope(|scope| {
+        let held = &mut state;
         let beside = move || {
             give_way();
-            // Whoever takes no more has said why.
-            let _ = make(state, compression, |frame, rows| hand_over(&give, &spare, frame, rows));
+            if let Some(state) = held.take() {
+                // Whoever takes no more has said why.
+                let _ = make(state, compression, |frame, rows| hand_over(&give, &spare, frame, rows));
+            }
         };
         match thread::Builder::new().name("dictdb-backup".to_owned()).spawn_scoped(scope, beside) {
             Ok(_) => Some(take_all(frames, &give_back, take)),
             Err(_) => None,
         }
     });
-    taken.unwrap_or_else(|| make(state, compression, |frame, rows| take(frame, rows)))
+    match (taken, state) {
+        (None, Some(state)) => make(state, compression, |frame, rows| take(frame, rows)),
+        (taken, _) => taken.unwrap_or(Ok(())),
+    }
 }
 
 fn take_all(frames: Receiver<(Vec<u8>, u64)>, give_back: &SyncSender<Vec<u8>>, take: &mut Take<'_>) -> Result<()> {
@@ -66,38 +75,37 @@ fn hand_over(
 }
 
 fn make<E>(
-    state: &State,
+    state: State,
     compression: Compression,
     mut each: impl FnMut(&mut Vec<u8>, u64) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    let seed = state.identity.lineage.crc_seed();
+    let (seed, seq) = (state.identity.lineage.crc_seed(), state.seq);
     let mut bytes = Vec::new();
-    let mut round = Round::new(compression, seed, state.seq);
-    for (name, table) in state.tables() {
+    let mut round = Round::new(compression, seed, seq);
+    let mut block = BlockWriter::default();
+    let tables: Vec<_> = state.tables().map(|(name, table)| (name.clone(), table.clone())).collect();
+    drop(state);
+    for (name, table) in tables {
         bytes.clear();
         let start = frame::begin(&mut bytes);
-        wire::put_str(&mut bytes, name);
+        wire::put_str(&mut bytes, &name);
         table.definition().encode_into(&mut bytes);
         wire::put_u64(&mut bytes, table.next_key());
         wire::put_u64(&mut bytes, table.len() as u64);
-        frame::finish(&mut bytes, start, FrameKind::Table, seed, state.seq, Seq::ZERO);
+        frame::finish(&mut bytes, start, FrameKind::Table, seed, seq, Seq::ZERO);
         each(&mut bytes, 0)?;
 
-        let mut rows = table.rows().values();
-        // Names and counts stand before the rows, so a block's rows are gathered first.
-        let mut block = BlockWriter::default();
-        loop {
-            while block.bytes() < BLOCK_BYTES
-                && let Some(row) = rows.next()
-            {
-                block.push(table.shapes().parts(row));
+        let (leaves, shapes) = table.into_leaves();
+        for leaf in leaves {
+            for row in leaf.rows() {
+                block.push(shapes.parts(row));
+                if block.bytes() >= BLOCK_BYTES && round.push(&mut block) {
+                    round.finish(&mut each)?;
+                }
             }
-            if block.len() == 0 {
-                break;
-            }
-            if round.push(&mut block) {
-                round.finish(&mut each)?;
-            }
+        }
+        if block.len() > 0 {
+            round.push(&mut block);
         }
         round.finish(&mut each)?;
     }
@@ -127,7 +135,7 @@ impl Round {
     }
 
     /// Takes a block in. Says whether the round is full.
-    fn push(&mut self, block: &mut BlockWriter<'_>) -> bool {
+    fn push(&mut self, block: &mut BlockWriter) -> bool {
         let mut bytes = self.spare.pop().unwrap_or_default();
         let rows = block.len() as u64;
         bytes.clear();
