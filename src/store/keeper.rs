@@ -230,3 +230,27 @@ fn measure(db: &DictDb, store: &Store, mut state: State) -> Option<State> {
     store.set_replay_rate(bytes as f64 / seconds.max(1e-9));
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::storage::MemoryStorage;
+    use crate::{CheckpointPolicy, Durability, Options, record};
+
+    /// Until then it holds a copy of the state, beside which every change costs a copy.
+    #[test]
+    fn a_store_soon_knows_how_fast_it_replays_however_small_its_ring() {
+        let options = Options::new().storage(MemoryStorage::new()).durability(Durability::Manual).ring_bytes(2 << 20);
+        let db = options.checkpoint(CheckpointPolicy::automatic()).open("dir").unwrap();
+        let table = db.create_table("t", "id").unwrap();
+        let text = "x".repeat(1_000);
+        let mut commits = 0;
+        while db.store().unwrap().replay_rate().is_none() {
+            for _ in 0..100 {
+                table.insert(record! { "text": text.as_str() }).unwrap();
+            }
+            commits += 100;
+            assert!(commits < 50_000, "not after 50 MB of log");
+            std::thread::yield_now();
+        }
+    }
+}
