@@ -181,8 +181,7 @@ pub(crate) fn start(db: &DictDb) -> Result<()> {
 fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
     let look_every = || match store.replay_rate() {
         Some(_) => store.policy.look_every(),
-        // What is to be measured has to be in the ring still, and while a copy of the state waits for it, every change
-        // beside it costs a copy, too.
+        // While a copy of the state waits to be measured, every change beside it costs a copy, too.
         None => store.policy.look_every().min(MEASURED_BYTES_MIN),
     };
     // Also where what follows breaks off.
@@ -211,8 +210,9 @@ fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
 /// Replays what was committed since `state` onto it, and notes how fast that went; gives the state back where that was
 /// too little to tell.
 fn measure(db: &DictDb, store: &Store, mut state: State) -> Option<State> {
-    let last = db.read_in_passing().seq;
-    let slice = db.ring_slice(state.seq, last).ok()?;
+    let now = db.read_in_passing().clone();
+    let slice = db.frames(state.seq, &now).ok()?;
+    drop(now);
     if (slice.bytes() as u64) < MEASURED_BYTES_MIN {
         return Some(state);
     }
@@ -239,7 +239,7 @@ mod tests {
     /// Until then it holds a copy of the state, beside which every change costs a copy.
     #[test]
     fn a_store_soon_knows_how_fast_it_replays_however_small_its_ring() {
-        let options = Options::new().storage(MemoryStorage::new()).durability(Durability::Manual).ring_bytes(2 << 20);
+        let options = Options::new().storage(MemoryStorage::new()).durability(Durability::Manual).ring_bytes(0);
         let db = options.checkpoint(CheckpointPolicy::automatic()).open("dir").unwrap();
         let table = db.create_table("t", "id").unwrap();
         let text = "x".repeat(1_000);
