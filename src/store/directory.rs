@@ -7,7 +7,7 @@ use crate::file::container::ContainerReader;
 use crate::file::header::{FileKind, Header};
 use crate::file::name::Stamp;
 use crate::file::store_name::{Entry, StoreFile, StoreName};
-use crate::history::{Point, Seq, Timestamp};
+use crate::history::{Lineage, Point, Seq, Timestamp};
 use crate::log::SegmentReader;
 use crate::storage::Storage;
 
@@ -188,6 +188,12 @@ impl SnapshotInfo {
     /// Whether its history has no commit of its own before it: then it needs no log.
     pub(crate) fn is_origin(&self) -> bool {
         self.point.seq == self.parent.map_or(Seq::ZERO, |parent| parent.seq)
+    }
+
+    /// How far it says that a history was durable: its own when it was written, the one before when its own began.
+    pub(crate) fn durable_in(&self, lineage: Lineage) -> Option<Seq> {
+        let points = std::iter::once(self.point).chain(self.parent);
+        points.filter(|point| point.lineage == lineage).map(|point| point.seq).max()
     }
 
     /// The point of the history before its own at which the state is the same.

@@ -309,8 +309,7 @@ impl Recovery<'_> {
         let mut reader = self.enter(replay, segment)?;
         let ending = reader.read(None, |_| Ok(()))?;
         let lineage = segment.header.lineage;
-        let snapshots = sound.iter().filter(|info| info.point.lineage == lineage).map(|info| info.point.seq);
-        let witness = snapshots.max().unwrap_or_default();
+        let witness = sound.iter().filter_map(|info| info.durable_in(lineage)).max().unwrap_or_default();
         let verdict = self.verdict(segment, &ending, witness)?;
 
         let proven = ending.proven.max(witness).min(ending.last);

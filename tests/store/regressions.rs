@@ -488,3 +488,56 @@ fn a_store_closed_before_its_first_commit_never_has_two_states_at_one_point_of_i
     manual(&storage).open(DIR).unwrap().close().unwrap();
     loses_a_commit_that_was_shown(&storage);
 }
+
+/// The log once proved its first commit by a frame behind it, and a new history began there. That frame is gone; what
+/// the checkpoint says of its history's beginning is still there, and it is the proof now.
+#[test]
+fn a_store_that_fell_back_from_the_first_checkpoint_of_a_history_opens_again_after_a_commit() {
+    let storage = MemoryStorage::new();
+    let options = Options::new().storage(storage.clone()).durability(Durability::Manual);
+    let options = options.checkpoint(CheckpointPolicy::manual());
+    let files = |kind: &str| -> Vec<_> {
+        storage.paths().into_iter().filter(|path| path.to_string_lossy().contains(kind)).collect()
+    };
+    let change = |path: &Path, how: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = storage.read(path).unwrap();
+        how(&mut bytes);
+        storage.write(path, bytes).unwrap();
+    };
+    let db = options.open(DIR).unwrap();
+    db.create_table("t", "id").unwrap();
+    let ends = |log: &Path| storage.read(log).unwrap().iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    db.sync().unwrap();
+    let log = files("dictdb_log_").remove(0);
+    let first = ends(&log);
+    let table = db.table("t").unwrap();
+    table.insert(record! { "id": 1, "text": "x".repeat(100) }).unwrap();
+    table.insert(record! { "id": 2 }).unwrap();
+    drop((db, table));
+    // In the payload of the frame behind the first.
+    change(&log, &|bytes| bytes[first + 40] ^= 1);
+    let db = options.open(DIR).unwrap();
+    assert_eq!((db.seq().get(), db.open_report().unwrap().unproven), (1, 0), "the frame behind the torn one is the proof");
+    db.checkpoint().unwrap();
+    let lineage = db.lineage();
+    drop(db);
+    let snapshot = files("dictdb_snapshot_").remove(0);
+    change(&snapshot, &|bytes| bytes[150] ^= 1);
+    change(&log, &|bytes| bytes[first..].fill(0));
+
+    let db = options.open(DIR).unwrap();
+    let report = db.open_report().unwrap();
+    assert!(report.fell_back && report.unproven == 0 && db.lineage() != lineage, "{report}");
+    db.table("t").unwrap().insert(record! { "id": 3 }).unwrap();
+    let digest = db.digest();
+    drop(db);
+    let db = options.open(DIR).unwrap();
+    assert_eq!(db.digest(), digest);
+    drop(db);
+
+    // Without that commit it is damage, whatever else is left of the log.
+    files("dictdb_log_").into_iter().filter(|path| *path != log).for_each(|path| storage.remove(&path).unwrap());
+    change(&log, &|bytes| bytes[128..].fill(0));
+    let error = options.open(DIR).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+}
