@@ -50,7 +50,7 @@ pub(crate) fn markdown(all: &All) -> Res<String> {
     Ok(out)
 }
 
-/// What a metric's title says of this run.
+/// What a metric's title or unit says of this run.
 pub(crate) fn titled(title: &str, measured: &Measured) -> String {
     GROWTH_SIZES.iter().fold(title.to_owned(), |title, (name, times)| {
         title.replace(&format!("{{{name}}}"), &grouped(measured.records as f64 * times))
@@ -89,7 +89,7 @@ fn section(out: &mut String, measured: &Measured) -> Res<()> {
             .partition(|entry| rows.iter().any(|(other, _)| other.name == entry.name));
         let limit = workload.limit.filter(|limit| rows.iter().any(|(entry, _)| entry.name == *limit));
         let columns = ours.len() + usize::from(limit.is_some());
-        let _ = write!(out, "\n| {} | {} |", titled(metric.title, measured), metric.unit);
+        let _ = write!(out, "\n| {} | {} |", titled(metric.title, measured), titled(metric.unit, measured));
         for ours in &ours {
             let _ = write!(out, " {} is |", ours.title);
         }
