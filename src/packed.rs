@@ -251,13 +251,22 @@ impl Packed {
     /// Some of the rows, in order and without garbage, in one piece.
     fn part(&self, spans: &[Span]) -> Packed {
         let mut part = Packed::new();
-        let bytes: usize = spans.iter().map(|span| span.len()).sum();
-        if bytes > 0 {
-            part.pieces.push(piece(bytes));
-        }
+        let bytes = spans.iter().map(|span| span.len()).fold(0, usize::saturating_add);
+        let mut whole = (bytes > 0).then(|| piece(bytes));
+        let room = whole.as_mut().and_then(Arc::get_mut).unwrap_or_default();
         for span in spans {
-            part.take_in(self, *span);
+            let own = match self.big(*span) {
+                Some(row) => part.store_apart(row.clone()),
+                None => {
+                    let own = Span::new(0, part.used, span.len());
+                    copy(self.inline(*span), room, part.used);
+                    part.used = own.range().end;
+                    own
+                }
+            };
+            part.spans.push(own);
         }
+        part.pieces.extend(whole);
         part
     }
 

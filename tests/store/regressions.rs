@@ -517,7 +517,11 @@ fn a_store_that_fell_back_from_the_first_checkpoint_of_a_history_opens_again_aft
     // In the payload of the frame behind the first.
     change(&log, &|bytes| bytes[first + 40] ^= 1);
     let db = options.open(DIR).unwrap();
-    assert_eq!((db.seq().get(), db.open_report().unwrap().unproven), (1, 0), "the frame behind the torn one is the proof");
+    assert_eq!(
+        (db.seq().get(), db.open_report().unwrap().unproven),
+        (1, 0),
+        "the frame behind the torn one is the proof"
+    );
     db.checkpoint().unwrap();
     let lineage = db.lineage();
     drop(db);
