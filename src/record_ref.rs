@@ -45,6 +45,7 @@ pub struct RecordRef<'a> {
 }
 
 impl<'a> RecordRef<'a> {
+    #[inline]
     pub(crate) fn new(table: &'a str, key: Key, row: RowRef<'a>) -> RecordRef<'a> {
         RecordRef { table, key, row }
     }

@@ -158,17 +158,14 @@ impl<'a> RowRef<'a> {
                 for _ in 0..left {
                     values.bytes()?;
                 }
-                Ok(Fields { names: Names::Read(names), left, values })
+                Ok(Fields { names: Names::Read { reader: names, left }, values })
             }
             RowRef::Split { names, values } => {
                 let mut names = Reader::new(names);
                 let left = names.count(1)?;
-                Ok(Fields { names: Names::Read(names), left, values: Reader::new(values) })
+                Ok(Fields { names: Names::Read { reader: names, left }, values: Reader::new(values) })
             }
-            RowRef::Shaped { shape, values } => {
-                let names = shape.names();
-                Ok(Fields { names: Names::Known(names.iter()), left: names.len(), values: Reader::new(values) })
-            }
+            RowRef::Shaped { shape, values } => Ok(Fields::shaped(shape, values)),
         }
     }
 }
@@ -193,31 +190,46 @@ impl<'a> RowRef<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Fields<'a> {
     names: Names<'a>,
-    left: usize,
     values: Reader<'a>,
 }
 
 #[derive(Clone, Debug)]
 enum Names<'a> {
-    Read(Reader<'a>),
+    /// So many of them are left.
+    Read {
+        reader: Reader<'a>,
+        left: usize,
+    },
     Known(std::slice::Iter<'a, Box<str>>),
 }
 
 impl<'a> Fields<'a> {
+    #[inline]
+    fn shaped(shape: &'a Shape, values: &'a [u8]) -> Fields<'a> {
+        Fields { names: Names::Known(shape.names().iter()), values: Reader::new(values) }
+    }
+
     /// How many are still to come.
     #[inline]
     fn left(&self) -> usize {
-        self.left
+        match &self.names {
+            Names::Read { left, .. } => *left,
+            Names::Known(names) => names.len(),
+        }
     }
 
     /// The next name.
     #[inline]
     fn next(&mut self) -> Result<Option<&'a str>, Malformed> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
         match &mut self.names {
-            Names::Read(names) => names.str().map(Some),
             Names::Known(names) => Ok(names.next().map(|name| &**name)),
+            Names::Read { reader, left } => match left.checked_sub(1) {
+                Some(less) => {
+                    *left = less;
+                    reader.str().map(Some)
+                }
+                None => Ok(None),
+            },
         }
     }
 

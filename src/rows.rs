@@ -399,6 +399,7 @@ pub(crate) enum Iter<'t> {
 impl<'t> Iterator for Iter<'t> {
     type Item = (Key, &'t [u8]);
 
+    #[inline]
     fn next(&mut self) -> Option<(Key, &'t [u8])> {
         match self {
             Iter::Empty => None,

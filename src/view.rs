@@ -304,6 +304,7 @@ pub struct Refs<'v> {
 impl<'v> Iterator for Refs<'v> {
     type Item = RecordRef<'v>;
 
+    #[inline]
     fn next(&mut self) -> Option<RecordRef<'v>> {
         let (key, row) = self.rows.next()?;
         let is_in = match &self.end {

@@ -9,7 +9,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::lead::{is_float, short_text, small_int};
+use super::lead::{bool_value, is_float, other_int, short_list, short_text, small_int};
 use super::{Lead, deeper, skip};
 use crate::wire::{Malformed, Reader};
 
@@ -52,6 +52,13 @@ impl<'r, 'de> ValueIn<'r, 'de> {
         let depth = deeper(self.reader, self.depth)?;
         Ok(Items { reader: self.reader, depth, left })
     }
+
+    #[inline]
+    fn list<V: Visitor<'de>>(self, count: usize, visitor: V) -> Result<V::Value> {
+        let mut items = self.items(count)?;
+        let outcome = visitor.visit_seq(&mut items);
+        items.finish(outcome, "fewer values in the list")
+    }
 }
 
 /// What is asked for is most often what comes next; where it is not, the visitor has its own word on it.
@@ -78,6 +85,23 @@ impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
         deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32
         deserialize_u64 => |self, visitor| match small_int(self.reader) {
             Some(number) => visitor.visit_i64(number),
+            None => match other_int(self.reader)? {
+                Some(number) => visitor.visit_i64(number),
+                None => self.deserialize_any(visitor),
+            }
+        }
+    }
+
+    expected! {
+        deserialize_bool => |self, visitor| match bool_value(self.reader) {
+            Some(value) => visitor.visit_bool(value),
+            None => self.deserialize_any(visitor),
+        }
+    }
+
+    expected! {
+        deserialize_seq => |self, visitor| match short_list(self.reader) {
+            Some(count) => self.list(count, visitor),
             None => self.deserialize_any(visitor),
         }
     }
@@ -97,17 +121,11 @@ impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
             Lead::UInt(number) => visitor.visit_u64(number),
             Lead::Float(number) => visitor.visit_f64(number),
             Lead::Str(len) => visitor.visit_borrowed_str(self.reader.text(len)?),
-            Lead::List(count) => {
-                let mut items = self.items(count)?;
-                let value = visitor.visit_seq(&mut items)?;
-                items.finish("fewer values in the list")?;
-                Ok(value)
-            }
+            Lead::List(count) => self.list(count, visitor),
             Lead::Dict(count) => {
                 let mut items = self.items(count)?;
-                let value = visitor.visit_map(&mut items)?;
-                items.finish("fewer fields in the dict")?;
-                Ok(value)
+                let outcome = visitor.visit_map(&mut items);
+                items.finish(outcome, "fewer fields in the dict")
             }
         }
     }
@@ -154,7 +172,7 @@ impl<'de> Deserializer<'de> for ValueIn<'_, 'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i128 u128 char bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier
+        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier
     }
 }
 
@@ -178,8 +196,12 @@ impl<'de> Items<'_, 'de> {
     }
 
     /// Refuses a visitor's leaving some unread, as it does where a tuple has fewer of them.
-    fn finish(&self, expected: &'static str) -> Result<()> {
-        if self.left == 0 { Ok(()) } else { Err(self.reader.malformed(expected).into()) }
+    #[inline(always)]
+    fn finish<T>(&self, outcome: Result<T>, expected: &'static str) -> Result<T> {
+        if outcome.is_ok() && self.left > 0 {
+            return Err(self.reader.malformed(expected).into());
+        }
+        outcome
     }
 
     fn value(&mut self) -> ValueIn<'_, 'de> {

@@ -8,10 +8,21 @@ use super::{Fields, RowRef};
 
 /// The value whose row this is.
 pub(crate) fn decode<'r, T: Deserialize<'r>>(row: impl Into<RowRef<'r>>) -> Result<T> {
-    let mut fields = row.into().fields()?;
-    let value = T::deserialize(RowIn(&mut fields))?;
-    fields.values.finish()?;
-    Ok(value)
+    match row.into() {
+        RowRef::Shaped { shape, values } => decode_fields(Fields::shaped(shape, values)),
+        row => decode_fields(row.fields()?),
+    }
+}
+
+#[inline(always)]
+fn decode_fields<'r, T: Deserialize<'r>>(mut fields: Fields<'r>) -> Result<T> {
+    let outcome = T::deserialize(RowIn(&mut fields));
+    if outcome.is_ok()
+        && let Err(malformed) = fields.values.finish()
+    {
+        return Err(malformed.into());
+    }
+    outcome
 }
 
 /// Reads a row: a dict whose names and values lie apart.
@@ -22,8 +33,11 @@ impl<'de> Deserializer<'de> for RowIn<'_, 'de> {
 
     #[inline]
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        let value = visitor.visit_map(RowItems(self.0))?;
-        if self.0.left() == 0 { Ok(value) } else { Err(self.0.values.malformed("fewer fields in the row").into()) }
+        let outcome = visitor.visit_map(RowItems(self.0));
+        if outcome.is_ok() && self.0.left() > 0 {
+            return Err(self.0.values.malformed("fewer fields in the row").into());
+        }
+        outcome
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {

@@ -73,10 +73,7 @@ impl Lead {
     fn read_long(byte: u8, reader: &mut Reader<'_>) -> Result<Lead, Malformed> {
         let at = reader.clone();
         Ok(match byte {
-            INT => match reader.i64()? {
-                SMALL_MIN..=SMALL_MAX => return Err(at.malformed("an integer that does not fit the byte before")),
-                number => Lead::Int(number),
-            },
+            INT => Lead::Int(long_int(reader)?),
             UINT => match reader.u64()? {
                 number if i64::try_from(number).is_ok() => {
                     return Err(at.malformed("an integer above 2^63 - 1, as smaller ones have a kind of their own"));
@@ -124,6 +121,38 @@ pub(super) fn short_text(reader: &mut Reader<'_>) -> Option<usize> {
 pub(super) fn small_int(reader: &mut Reader<'_>) -> Option<i64> {
     let byte = reader.u8_if(|byte| byte >= SMALL_INT)?;
     Some(i64::from(byte).wrapping_sub(ZERO))
+}
+
+/// The integer that comes next, where it is one of several bytes.
+#[inline]
+pub(super) fn other_int(reader: &mut Reader<'_>) -> Result<Option<i64>, Malformed> {
+    if reader.u8_if(|byte| byte == INT).is_none() {
+        return Ok(None);
+    }
+    long_int(reader).map(Some)
+}
+
+#[inline]
+fn long_int(reader: &mut Reader<'_>) -> Result<i64, Malformed> {
+    let at = reader.pos();
+    match reader.i64()? {
+        SMALL_MIN..=SMALL_MAX => Err(Malformed { at, expected: "an integer that does not fit the byte before" }),
+        number => Ok(number),
+    }
+}
+
+/// The bool that comes next.
+#[inline(always)]
+pub(super) fn bool_value(reader: &mut Reader<'_>) -> Option<bool> {
+    reader.u8_if(|byte| byte == FALSE || byte == TRUE).map(|byte| byte == TRUE)
+}
+
+/// How many values the list that comes next has, where they are few and the bytes at hand can hold them.
+#[inline(always)]
+pub(super) fn short_list(reader: &mut Reader<'_>) -> Option<usize> {
+    let most = reader.remaining().saturating_sub(1);
+    let count = |byte: u8| usize::from(byte.wrapping_sub(SHORT_LIST));
+    reader.u8_if(|byte| (SHORT_LIST..SHORT_STR).contains(&byte) && count(byte) <= most).map(count)
 }
 
 /// Whether a float comes next; then its eight bytes do.

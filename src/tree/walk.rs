@@ -162,6 +162,7 @@ pub(crate) struct Iter<'t, K, V> {
 impl<'t, K, V: Values> Iterator for Iter<'t, K, V> {
     type Item = (&'t K, V::Out<'t>);
 
+    #[inline]
     fn next(&mut self) -> Option<(&'t K, V::Out<'t>)> {
         loop {
             let (leaf, at) = self.leaf.as_mut()?;
@@ -169,26 +170,33 @@ impl<'t, K, V: Values> Iterator for Iter<'t, K, V> {
                 *at = at.saturating_add(1);
                 return Some((key, value));
             }
-            self.leaf = None;
-            while let Some((inner, next)) = self.above.last_mut() {
-                let Some(mut node) = inner.children.get(*next) else {
-                    self.above.pop();
-                    continue;
-                };
-                *next = next.saturating_add(1);
-                while let Node::Inner(inner) = &**node {
-                    self.above.push((inner, 1));
-                    match inner.children.first() {
-                        Some(first) => node = first,
-                        None => break,
-                    }
+            self.next_leaf();
+        }
+    }
+}
+
+impl<'t, K, V: Values> Iter<'t, K, V> {
+    #[inline(never)]
+    fn next_leaf(&mut self) {
+        self.leaf = None;
+        while let Some((inner, next)) = self.above.last_mut() {
+            let Some(mut node) = inner.children.get(*next) else {
+                self.above.pop();
+                continue;
+            };
+            *next = next.saturating_add(1);
+            while let Node::Inner(inner) = &**node {
+                self.above.push((inner, 1));
+                match inner.children.first() {
+                    Some(first) => node = first,
+                    None => break,
                 }
-                if let Node::Leaf(leaf) = &**node {
-                    leaf.values.fetch();
-                    self.leaf = Some((leaf, 0));
-                }
-                break;
             }
+            if let Node::Leaf(leaf) = &**node {
+                leaf.values.fetch();
+                self.leaf = Some((leaf, 0));
+            }
+            break;
         }
     }
 }
