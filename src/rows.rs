@@ -142,15 +142,16 @@ impl Rows {
         }
     }
 
-    /// The whole of parts that were changed, each within its bounds; it had so many rows before.
-    pub(crate) fn unite(parts: Vec<Rows>, before: usize) -> Rows {
+    /// The whole of [parts](Rows::part) that were changed, each within its bounds; it had so many rows before.
+    pub(crate) fn unite(bounds: Vec<Key>, parts: Vec<Rows>, before: usize) -> Rows {
         if parts.iter().all(|part| matches!(part, Rows::Ints(_))) {
             let trees =
                 parts.into_iter().filter_map(|part| if let Rows::Ints(tree) = part { Some(tree) } else { None });
-            return Rows::Ints(Tree::unite(trees.collect(), before));
+            let bounds = bounds.iter().filter_map(|bound| if let Key::Int(n) = bound { Some(*n) } else { None });
+            return Rows::Ints(Tree::unite(bounds.collect(), trees.collect(), before));
         }
         let trees = parts.into_iter().map(|mut part| std::mem::replace(part.keys(), Tree::new()));
-        Rows::Keys(Tree::unite(trees.collect(), before))
+        Rows::Keys(Tree::unite(bounds, trees.collect(), before))
     }
 
     /// All rows, leaf by leaf. The tree is let go of at once, each leaf when it is dropped.

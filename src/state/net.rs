@@ -129,7 +129,7 @@ impl TableState {
             wrong = wrong.into_iter().chain(share.wrong).min();
             parts.push(share.rows);
         }
-        self.rows = Rows::unite(parts, before);
+        self.rows = Rows::unite(bounds, parts, before);
         (totals, wrong)
     }
 }

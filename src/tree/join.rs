@@ -1,9 +1,10 @@
 //! Whole leaves: trees put behind one another, and a tree under other keys.
 
+use arrayvec::ArrayVec;
 use triomphe::Arc;
 
 use super::leaf::{LEAF_MAX, Leaf, Values};
-use super::{Inner, Node, Tree, last_leaf, push};
+use super::{CHILDREN_MAX, Inner, Node, Tree, last_leaf, push};
 
 impl<K: Ord + Clone, V: Values> Tree<K, V> {
     /// Puts the leaves of another tree, whose keys are above the greatest here, behind the last one. One that fits into
@@ -55,20 +56,61 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         (bounds, groups.collect())
     }
 
-    /// The whole of parts that were changed, each within its bounds; it had so many entries before.
-    pub(crate) fn unite(parts: Vec<Tree<K, V>>, before: usize) -> Tree<K, V> {
+    /// The whole of [parts](Tree::part) that were changed, each within its bounds; it had so many entries before.
+    pub(crate) fn unite(bounds: Vec<K>, parts: Vec<Tree<K, V>>, before: usize) -> Tree<K, V> {
         let others = parts.len().saturating_sub(1);
+        let lens = parts.iter().map(|part| part.len).fold(0, usize::saturating_add);
+        let len = lens.saturating_sub(before.saturating_mul(others));
+        if let Some(root) = root_over(&bounds, &parts) {
+            return Tree { root, len };
+        }
         let mut parts = parts.into_iter();
         let mut whole = parts.next().unwrap_or_else(Tree::new);
         parts.for_each(|part| whole.join(part));
-        whole.len = whole.len.saturating_sub(before.saturating_mul(others));
-        whole
+        Tree { len, ..whole }
     }
 
     /// The same values under other keys, which are in the same order.
     pub(crate) fn map_keys<L: Ord + Clone>(self, map: impl Fn(K) -> L) -> Tree<L, V> {
         Tree { root: map_keys(self.root, &map), len: self.len }
     }
+}
+
+/// The node over the tops of parts that still have the heights at which they were cut; `None` where one has not.
+fn root_over<K: Ord + Clone, V: Values>(bounds: &[K], parts: &[Tree<K, V>]) -> Option<Arc<Node<K, V>>> {
+    let highest = parts.iter().map(|part| height(&part.root)).max().filter(|height| *height > 0)?;
+    let is_whole = |part: &Tree<K, V>| height(&part.root) == highest;
+    let size = |part: &Tree<K, V>| if is_whole(part) { part.root.size() } else { 1 };
+    if parts.iter().map(size).fold(0, usize::saturating_add) > CHILDREN_MAX {
+        return None;
+    }
+    let (mut keys, mut children) = (ArrayVec::new(), ArrayVec::new());
+    for (n, part) in parts.iter().enumerate() {
+        keys.extend(n.checked_sub(1).and_then(|before| bounds.get(before)).cloned());
+        match &*part.root {
+            Node::Inner(inner) if is_whole(part) => {
+                keys.extend(inner.keys.iter().cloned());
+                children.extend(inner.children.iter().cloned());
+            }
+            // A child that was a part by itself.
+            node if height(&part.root).saturating_add(1) == highest && node.size() > 0 => {
+                children.push(part.root.clone());
+            }
+            _ => return None,
+        }
+    }
+    Some(Arc::new(Node::Inner(Inner { keys, children })))
+}
+
+/// Nodes between this one and its leaves, itself included.
+fn height<K, V>(mut node: &Arc<Node<K, V>>) -> usize {
+    let mut height = 0_usize;
+    while let Node::Inner(inner) = &**node
+        && let Some(first) = inner.children.first()
+    {
+        (node, height) = (first, height.saturating_add(1));
+    }
+    height
 }
 
 pub(super) fn for_each_leaf<K: Ord + Clone, V: Values>(node: Arc<Node<K, V>>, each: &mut impl FnMut(Arc<Node<K, V>>)) {
@@ -122,7 +164,7 @@ mod tests {
                     assert!(model.insert(key, 7).is_none());
                 }
             }
-            check(&Tree::unite(made, len as usize), &model, &mut rng);
+            check(&Tree::unite(bounds, made, len as usize), &model, &mut rng);
             check(&copy, &before, &mut rng);
         }
     }

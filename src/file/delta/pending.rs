@@ -10,7 +10,7 @@ use crate::history::Digest;
 use crate::state::{Change, Net, Preparer, State, Totals};
 
 /// Changes wait until they take so many bytes, those of the deltas themselves and what was made of them.
-const BYTES_MAX: usize = 32 << 20;
+const BYTES_MAX: usize = 16 << 20;
 /// Or there are so many pairs of a delta and a table, as each is counted.
 const TOTALS_MAX: usize = 1 << 16;
 
