@@ -128,7 +128,7 @@ impl Recovery<'_> {
             Some(end) => end,
             None => {
                 let here = replay.state.point();
-                let is_beyond = |info: &&SnapshotInfo| info.point.lineage == here.lineage && info.point.seq > here.seq;
+                let is_beyond = |info: &&SnapshotInfo| info.durable_in(here.lineage) > Some(here.seq);
                 if let Some(beyond) = sound.iter().find(is_beyond)
                     && report.damage.is_none()
                 {
@@ -148,7 +148,7 @@ impl Recovery<'_> {
                 }
                 // Beside the log of a history before it, it is a checkpoint of a session that began unclean. Commits behind
                 // it may have been shown, and are lost.
-                let clean = report.damage.is_none() && line.segments.is_empty();
+                let clean = report.damage.is_none() && line.segments.is_empty() && !report.fell_back;
                 End { durable, pending: Vec::new(), torn: None, clean }
             }
         };

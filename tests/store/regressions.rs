@@ -545,3 +545,45 @@ fn a_store_that_fell_back_from_the_first_checkpoint_of_a_history_opens_again_aft
     let error = options.open(DIR).unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
 }
+
+/// What is left is a snapshot that a restore made, and a newer one that is damaged but for its beginning and its end. That
+/// one says how far the history of the first was durable.
+#[test]
+fn a_restored_store_that_lost_its_log_does_not_go_on_with_a_history_that_was_once_longer() {
+    let storage = MemoryStorage::new();
+    back_up(&storage, &DictDb::new());
+    RestoreOptions::new().storage(storage.clone()).restore_into(BACKUPS, DIR).unwrap();
+    let db = manual(&storage).open(DIR).unwrap();
+    db.create_table("t", "id").unwrap().insert(record! { "id": 1 }).unwrap();
+    db.close().unwrap();
+    // Begun, and killed before its commit reached the disk.
+    let db = manual(&storage).open(DIR).unwrap();
+    let lineage = db.lineage();
+    db.table("t").unwrap().insert(record! { "id": 2 }).unwrap();
+    let storage = copy_of(&storage);
+    let db = manual(&storage).open(DIR).unwrap();
+    assert!(db.lineage() != lineage && db.seq().get() == 2, "{}", db.open_report().unwrap());
+    db.checkpoint().unwrap();
+    drop(db);
+    let files = |kind: &str| -> Vec<_> {
+        storage.paths().into_iter().filter(|path| path.to_string_lossy().contains(kind)).collect()
+    };
+    let newest = files("dictdb_snapshot_").pop().unwrap();
+    let mut bytes = storage.read(&newest).unwrap();
+    bytes[150] ^= 1;
+    storage.write(&newest, bytes).unwrap();
+    files("dictdb_log_").iter().for_each(|path| storage.remove(path).unwrap());
+    let error = manual(&storage).open(DIR).unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { file, .. } if *file == newest), "{error}");
+
+    // Where its end is damaged as well, nothing says that the first one's history was longer; it ends all the same.
+    let bytes = storage.read(&newest).unwrap();
+    storage.write(&newest, &bytes[..bytes.len() - 1]).unwrap();
+    let db = manual(&storage).open(DIR).unwrap();
+    let report = db.open_report().unwrap();
+    assert!(report.fell_back && !report.clean && db.lineage() != lineage, "{report}");
+    db.create_table("t", "id").unwrap();
+    let digest = db.digest();
+    drop(db);
+    assert_eq!(manual(&storage).open(DIR).unwrap().digest(), digest);
+}
