@@ -258,6 +258,7 @@ impl Packed {
             let own = match self.big(*span) {
                 Some(row) => part.store_apart(row.clone()),
                 None => {
+                    debug_assert!(self.inline(*span).is_some(), "a span is of a row");
                     let own = Span::new(0, part.used, span.len());
                     copy(self.inline(*span), room, part.used);
                     part.used = own.range().end;

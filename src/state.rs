@@ -237,6 +237,12 @@ impl TableState {
         }
     }
 
+    /// What it says of itself, and none of its rows.
+    fn outline(&self) -> TableState {
+        let Self { next_key, rows_digest, row_bytes, .. } = *self;
+        TableState { next_key, rows_digest, row_bytes, ..self.without_rows() }
+    }
+
     /// Puts rows behind all that are there.
     pub(crate) fn append(&mut self, run: Run) {
         self.rows_digest.add(run.digest.to_u128());
@@ -443,6 +449,16 @@ impl State {
             table.digest_into(name, &mut digest);
         }
         digest
+    }
+
+    /// What this state says of itself, and none of its rows: it stands at the same point.
+    pub(crate) fn outline(&self) -> State {
+        let mut outline = State::empty(self.identity);
+        (outline.seq, outline.time) = (self.seq, self.time);
+        for (name, table) in self.tables() {
+            outline.create_table(name, table.outline());
+        }
+        outline
     }
 
     /// Where this state stands.

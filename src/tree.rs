@@ -23,7 +23,7 @@ pub(crate) use self::leaf::{LEAF_MAX, Values};
 use self::leaf::{Leaf, partition};
 pub(crate) use self::walk::{Iter, SharedLeaf, WARM_MAX};
 
-/// Children of an inner node: as many as make it no larger than a leaf of integer keys.
+/// Children of an inner node, which is no larger with them than a leaf of integer keys.
 const CHILDREN_MAX: usize = 44;
 /// Separators of an inner node.
 const KEYS_MAX: usize = CHILDREN_MAX - 1;

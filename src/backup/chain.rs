@@ -99,12 +99,13 @@ impl Chain {
         self.checkpoint(state).is_some_and(|tip| tip.point.seq == state.seq)
     }
 
-    /// Makes a backup of `state`, which the database stood at a moment ago. On failure nothing has changed.
+    /// Makes a backup of `state`, which the database stood at a moment ago, and lets go of it as it is written. On failure
+    /// nothing has changed.
     pub(crate) fn back_up(
         &mut self,
         settings: &Settings,
         db: &DictDb,
-        state: &State,
+        state: State,
         wanted: Wanted,
     ) -> Result<BackupReport> {
         let started = db.clock().monotonic();
@@ -117,17 +118,17 @@ impl Chain {
             *self = Chain::open(&*settings.storage, &settings.dir)?;
             self.stamp = self.stamp.max(stamp);
         }
-        let join = self.join(settings, db, state, &names);
-        let too_long = settings.incremental && self.deltas(state) >= settings.max_deltas_before_full;
+        let join = self.join(settings, db, &state, &names);
+        let too_long = settings.incremental && self.deltas(&state) >= settings.max_deltas_before_full;
         let wants_delta = match wanted {
             Wanted::Full => false,
             Wanted::Delta => true,
             Wanted::Usual => settings.incremental && !too_long,
         };
         // Only an incremental manager has older deltas that a bridge could carry on.
-        let bridges = settings.incremental && self.checkpoint(state).is_some();
+        let bridges = settings.incremental && self.checkpoint(&state).is_some();
         let (promoted, bridge) = match join {
-            Ok(join) if wants_delta => return self.delta(settings, db, state, &join, started),
+            Ok(join) if wants_delta => return self.delta(settings, db, &state, &join, started),
             Ok(join) => (None, bridges.then_some(join)),
             Err(why) if wants_delta => {
                 tracing::warn!(dir = %settings.dir.display(), "a delta backup becomes a full one, as {why}");
@@ -135,9 +136,14 @@ impl Chain {
             }
             Err(_) => (None, None),
         };
+        // A delta in JSON has the records as they are now.
+        let bridge = bridge.filter(|join| join.slice.last > join.base.seq).map(|join| match settings.format {
+            BackupFormat::Binary => (join, state.outline()),
+            BackupFormat::Json => (join, state.clone()),
+        });
         let mut report = self.full(settings, db, state, promoted, started)?;
-        if let Some(join) = bridge.filter(|join| join.slice.last > join.base.seq) {
-            match self.write_delta(settings, db, state, &join) {
+        if let Some((join, state)) = bridge {
+            match self.write_delta(settings, db, &state, &join) {
                 Ok((_, path, ..)) => report.bridge = Some(path),
                 Err(failure) => {
                     tracing::warn!(file = %report.file.display(), "no bridge to the full backup: {failure}");
@@ -173,17 +179,17 @@ impl Chain {
         &mut self,
         settings: &Settings,
         db: &DictDb,
-        state: &State,
+        state: State,
         promoted: Option<Promotion>,
         started: Duration,
     ) -> Result<BackupReport> {
-        let base = self.newest;
+        let (base, point) = (self.newest, state.point());
         let (name, path, made, bytes) = self.write(settings, db, BackupKind::Full, base, |sink, origin, path| {
             let watch = Watch::new(settings.progress.as_deref(), Stage::WritingFull, path);
-            file::write_full(settings.format, settings.compression, sink, state.clone(), origin, &watch)
+            file::write_full(settings.format, settings.compression, sink, state, origin, &watch)
         })?;
-        self.advance(db, state.point(), 0, vec![name], &path);
-        let report = report(settings, db, started, &name, path, state.seq, made, bytes);
+        self.advance(db, point, 0, vec![name], &path);
+        let report = report(settings, db, started, &name, path, point.seq, made, bytes);
         Ok(BackupReport { promoted, ..report })
     }
 

@@ -481,8 +481,7 @@ impl Inner {
             // Before the state is looked at: a change notified from here on is not taken for backed up.
             lock(&self.timing).schedule.began(cause);
             let state = self.db.read_in_passing().clone();
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.make(&mut chain, &state, cause, wanted)));
-            drop(state);
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.make(&mut chain, state, cause, wanted)));
             *lock(&self.backing_up) = None;
             let now = self.now();
             match &outcome {
@@ -508,18 +507,19 @@ impl Inner {
     fn make(
         &self,
         chain: &mut Chain,
-        state: &State,
+        state: State,
         cause: Cause,
         wanted: Wanted,
     ) -> Result<Option<BackupReport>, (Error, u64)> {
-        if cause != Cause::Manual && chain.covers(state) {
+        if cause != Cause::Manual && chain.covers(&state) {
             tracing::debug!("nothing was committed since the last backup");
             return Ok(None);
         }
+        let outline = state.outline();
         match chain.back_up(&self.settings, &self.db, state, wanted) {
             Ok(report) => {
-                *lock(&self.record) =
-                    Track { failures: 0, last_failure: None, last: chain.last(state), deltas: chain.deltas(state) };
+                let (last, deltas) = (chain.last(&outline), chain.deltas(&outline));
+                *lock(&self.record) = Track { failures: 0, last_failure: None, last, deltas };
                 tracing::info!("{report}");
                 Ok(Some(report))
             }

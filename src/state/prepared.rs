@@ -147,6 +147,15 @@ mod tests {
         state
     }
 
+    #[test]
+    fn the_outline_of_a_state_stands_at_its_point_and_has_none_of_its_rows() {
+        let state = state();
+        let outline = state.outline();
+        assert_eq!((outline.point(), outline.time, outline.identity), (state.point(), state.time, state.identity));
+        assert_eq!((outline.row_bytes(), outline.record_count()), (state.row_bytes(), 0));
+        assert!(state.record_count() > 0);
+    }
+
     /// What becomes of the state on either way.
     fn both_ways(payload: &[u8]) -> (Result<Applied, (usize, String)>, State) {
         let (mut plain, mut prepared) = (state(), state());

@@ -57,7 +57,12 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
     }
 
     /// The whole of [parts](Tree::part) that were changed, each within its bounds; it had so many entries before.
-    pub(crate) fn unite(bounds: Vec<K>, parts: Vec<Tree<K, V>>, before: usize) -> Tree<K, V> {
+    pub(crate) fn unite(bounds: Vec<K>, mut parts: Vec<Tree<K, V>>, before: usize) -> Tree<K, V> {
+        if let [_] = *parts
+            && let Some(only) = parts.pop()
+        {
+            return only;
+        }
         let others = parts.len().saturating_sub(1);
         let lens = parts.iter().map(|part| part.len).fold(0, usize::saturating_add);
         let len = lens.saturating_sub(before.saturating_mul(others));
@@ -76,7 +81,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
     }
 }
 
-/// The node over the tops of parts that still have the heights at which they were cut; `None` where one has not.
+/// The node over the tops of parts of one height, or a level lower; `None` where there are others, or too many tops.
 fn root_over<K: Ord + Clone, V: Values>(bounds: &[K], parts: &[Tree<K, V>]) -> Option<Arc<Node<K, V>>> {
     let highest = parts.iter().map(|part| height(&part.root)).max().filter(|height| *height > 0)?;
     let is_whole = |part: &Tree<K, V>| height(&part.root) == highest;
@@ -145,7 +150,9 @@ mod tests {
     #[test]
     fn parts_of_a_tree_changed_each_within_its_bounds_are_the_changed_tree() {
         let mut rng = fastrand::Rng::with_seed(3);
-        for (len, parts) in [(0, 2), (5, 2), (60, 2), (3_000, 1), (3_000, 2), (3_000, 3), (9_000, 8), (100, 40)] {
+        for (len, parts) in
+            [(0, 2), (5, 2), (60, 2), (3_000, 1), (3_000, 2), (3_000, 3), (9_000, 8), (100, 40), (60_000, 2)]
+        {
             let mut tree = Tree::<u32, Vec<u32>>::new();
             let mut model: std::collections::BTreeMap<u32, u32> = (0..len).map(|n| (n * 3, n)).collect();
             model.iter().for_each(|(key, value)| _ = tree.insert(*key, *value, |_, _, _| ()));
