@@ -10,6 +10,7 @@ use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::mutation::CommitWriter;
 use crate::put::{self, Put};
 use crate::state::{State, TableState};
+use crate::tree::WARM_MAX;
 use crate::value::Key;
 
 /// A mutation's bytes beside its row: table name, tags, lengths, keys.
@@ -42,9 +43,11 @@ impl Rows {
         self.ends.len()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).filter_map(|(start, end)| self.bytes.get(start..*end))
+    /// From one of them on.
+    fn iter_from(&self, first: usize) -> impl Iterator<Item = &[u8]> {
+        let (before, ends) = self.ends.split_at_checked(first).unwrap_or_default();
+        let starts = before.last().copied().or(Some(0)).into_iter().chain(ends.iter().copied());
+        starts.zip(ends).filter_map(|(start, end)| self.bytes.get(start..*end))
     }
 }
 
@@ -95,7 +98,10 @@ impl<'a> Batch<'a> {
         let writer = self.writer.clone();
         let next_key = existing(self.state, table)?.next_key();
         let mut keys = Vec::with_capacity(rows.len());
-        for row in rows.iter() {
+        for (n, row) in rows.iter_from(0).enumerate() {
+            if n.is_multiple_of(WARM_MAX) {
+                existing(self.state, table)?.warm(rows.iter_from(n));
+            }
             match self.insert(table, row) {
                 Ok(key) => keys.push(key),
                 Err(error) => {

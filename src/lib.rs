@@ -105,6 +105,7 @@ mod limits;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod log;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+mod memory;
 mod mutation;
 mod packed;
 mod pipeline;

@@ -11,6 +11,7 @@ use std::ops::Range;
 use arrayvec::ArrayVec;
 use triomphe::Arc;
 
+use crate::memory::{self, LINE};
 use crate::row::{Parts, Row};
 use crate::tree::{LEAF_MAX, Values};
 
@@ -32,9 +33,6 @@ const BESIDE_BYTES: usize = 16;
 const COPY_MAX: usize = 1_024;
 /// A row that grows by more than this part of it is put behind the others instead of where it was.
 const WIDER_PART: usize = 8;
-
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
 
 // A leaf full of the longest rows in one piece has its offsets in a span.
 const _: () = assert!(LEAF_MAX * INLINE_MAX + CLASS_BYTES < 1 << OFFSET_BITS);
@@ -357,23 +355,25 @@ impl Values for Packed {
     }
 
     /// Rows lie in the order in which they came, so that whoever reads them in the order of their keys would wait for
-    /// the memory at each of them. Here no look waits for another: together they take little longer than one.
+    /// the memory at each of them. Asked for together they take little longer than one.
     fn fetch(&self) {
-        let mut seen = 0;
         for (n, piece) in self.pieces.iter().enumerate() {
             let is_last = n.saturating_add(1) == self.pieces.len();
-            let rows = if is_last { piece.get(..self.used).unwrap_or_default() } else { piece };
-            seen = rows.iter().step_by(LINE).fold(seen, |all, byte| all ^ byte);
+            memory::prefetch(piece, if is_last { self.used } else { piece.len() });
         }
-        std::hint::black_box(seen);
     }
 
-    /// One byte of each line of the row, and the count of those who share its piece.
-    fn warm(&self, at: usize) -> u64 {
-        let Some(span) = self.spans.get(at) else { return 0 };
-        let is_shared = self.pieces.get(span.piece()).is_some_and(|piece| !Arc::is_unique(piece));
-        let row = self.get(at).unwrap_or_default();
-        row.iter().step_by(LINE).map(|byte| u64::from(*byte)).fold(is_shared.into(), u64::wrapping_add)
+    /// The row, or the two lines behind the last one.
+    fn prefetch(&self, at: Result<usize, usize>) {
+        let span = at.ok().and_then(|at| self.spans.get(at));
+        let (piece, range) = match span {
+            Some(span) => (self.pieces.get(span.piece()), span.range()),
+            None => (self.pieces.last(), self.used..self.used.saturating_add(2 * LINE)),
+        };
+        let Some(piece) = piece else { return };
+        // Beside its first bytes is the count of those who share it.
+        memory::prefetch(piece, 1);
+        memory::prefetch(piece.get(range.start..).unwrap_or_default(), range.len());
     }
 }
 

@@ -50,7 +50,7 @@ impl Rows {
         }
     }
 
-    /// Looks at what a change of the rows under these keys will look at.
+    /// Asks for the memory that changes of the rows under these keys will look at.
     pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = &'k Key> + Clone) {
         match self {
             Rows::Ints(tree) => {

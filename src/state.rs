@@ -10,6 +10,7 @@ mod prepared;
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 pub(crate) use self::place::InPlace;
@@ -19,7 +20,7 @@ use crate::limits::{NAME_BYTES_MAX, ROW_BYTES_MAX};
 use crate::mutation::{CommitReader, Event};
 use crate::row::{self, Parts, RowCopy, RowRef, Shapes, Summary, Tag};
 use crate::rows::{self, Rows, Window};
-use crate::tree::Tree;
+use crate::tree::{Tree, WARM_MAX};
 use crate::value::Key;
 use crate::wire::{self, Malformed, Reader};
 
@@ -158,6 +159,13 @@ impl TableState {
             row::KeyIn::Str { key, .. } if key.len() <= NAME_BYTES_MAX => Some((Key::from(key), field)),
             _ => None,
         }
+    }
+
+    /// Asks for the memory that putting the next few of these rows will look at.
+    pub(crate) fn warm<'r>(&self, rows: impl Iterator<Item = &'r [u8]>) {
+        let keys: ArrayVec<Key, WARM_MAX> =
+            rows.take(WARM_MAX).map_while(|row| self.key_like_the_last(row)).map(|(key, _)| key).collect();
+        self.rows.warm(keys.iter());
     }
 
     /// All rows in the order of their keys.

@@ -22,18 +22,28 @@ use triomphe::Arc;
 pub(crate) use self::leaf::{LEAF_MAX, Values};
 use self::leaf::{Leaf, partition};
 pub(crate) use self::walk::{Iter, SharedLeaf, WARM_MAX};
+use crate::memory;
 
 /// Children of an inner node, which is no larger with them than a leaf of integer keys.
 const CHILDREN_MAX: usize = 44;
 /// Separators of an inner node.
 const KEYS_MAX: usize = CHILDREN_MAX - 1;
 
+/// A leaf or what is above leaves.
+#[derive(Clone, Debug)]
+#[repr(C)]
+struct Node<K, V> {
+    /// Where it begins: all that is known of one that was not looked at, and enough to ask for its memory.
+    begin: [u64; 0],
+    kind: Kind<K, V>,
+}
+
 #[derive(Clone, Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "there are dozens of leaves to each inner node, and a box would cost a miss"
 )]
-enum Node<K, V> {
+enum Kind<K, V> {
     Leaf(Leaf<K, V>),
     Inner(Inner<K, V>),
 }
@@ -43,6 +53,8 @@ struct Inner<K, V> {
     /// `keys[i]` is above every key in `children[i]` and not above any in `children[i + 1]`.
     keys: ArrayVec<K, KEYS_MAX>,
     children: ArrayVec<Arc<Node<K, V>>, CHILDREN_MAX>,
+    /// Whether the children are leaves.
+    is_lowest: bool,
 }
 
 /// The map. `Clone` copies a pointer.
@@ -63,7 +75,7 @@ type Split<K, V> = Option<(K, Arc<Node<K, V>>)>;
 
 impl<K: Ord + Clone, V: Values> Tree<K, V> {
     pub(crate) fn new() -> Tree<K, V> {
-        Tree { root: Arc::new(Node::Leaf(Leaf::new())), len: 0 }
+        Tree { root: Node::new(Kind::Leaf(Leaf::new())), len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -74,13 +86,8 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
     where
         K: Borrow<Q>,
     {
-        let mut node = &*self.root;
-        loop {
-            match node {
-                Node::Inner(inner) => node = inner.children.get(inner.child_of(key))?,
-                Node::Leaf(leaf) => return leaf.values.get(leaf.find(key).ok()?),
-            }
-        }
+        let leaf = self.leaf_of(key)?;
+        leaf.values.get(leaf.find(key).ok()?)
     }
 
     /// Whether a copy of the tree has a node on the way to a key, which a change there would have to copy; and the value.
@@ -91,12 +98,16 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         let (mut node, mut is_shared) = (&self.root, false);
         loop {
             is_shared |= !node.is_unique();
-            match &**node {
-                Node::Inner(inner) => match inner.children.get(inner.child_of(key)) {
+            match &node.kind {
+                Kind::Inner(inner) => match inner.child_for(key) {
                     Some(child) => node = child,
                     None => return (is_shared, None),
                 },
-                Node::Leaf(leaf) => return (is_shared, leaf.find(key).ok().and_then(|at| leaf.values.get(at))),
+                Kind::Leaf(leaf) => {
+                    let found = leaf.find(key);
+                    leaf.values.prefetch(found);
+                    return (is_shared, found.ok().and_then(|at| leaf.values.get(at)));
+                }
             }
         }
     }
@@ -130,7 +141,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
             keys.push(key);
             children.push(self.root.clone());
             children.push(right);
-            self.root = Arc::new(Node::Inner(Inner { keys, children }));
+            self.root = Node::over(keys, children);
         }
     }
 
@@ -149,7 +160,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
             let Some(least) = leaf.keys.first().cloned() else { break };
             take(&mut leaf.values, leaf.keys.len());
             self.len = self.len.saturating_add(leaf.keys.len());
-            let split = push(&mut self.root, least, Arc::new(Node::Leaf(leaf)));
+            let split = push(&mut self.root, least, Node::new(Kind::Leaf(leaf)));
             self.grow(split);
         }
     }
@@ -165,10 +176,10 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         remove(&mut self.root, key);
         self.len = self.len.saturating_sub(1);
         if self.root.size() == 0 {
-            self.root = Arc::new(Node::Leaf(Leaf::new()));
+            self.root = Node::new(Kind::Leaf(Leaf::new()));
         }
         // A root with one child is a level too many.
-        while let Node::Inner(inner) = &*self.root
+        while let Kind::Inner(inner) = &self.root.kind
             && inner.children.len() == 1
             && let Some(only) = inner.children.first().cloned()
         {
@@ -195,8 +206,8 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         let mut iter = Iter { above: Vec::new(), leaf: None };
         let mut node = &*self.root;
         loop {
-            match node {
-                Node::Inner(inner) => {
+            match &node.kind {
+                Kind::Inner(inner) => {
                     let child = match from {
                         Bound::Unbounded => 0,
                         Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
@@ -207,7 +218,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
                         None => return iter,
                     }
                 }
-                Node::Leaf(leaf) => {
+                Kind::Leaf(leaf) => {
                     iter.leaf = Some((leaf, leaf.begin(from)));
                     return iter;
                 }
@@ -224,12 +235,12 @@ impl<K: Ord + Clone, V: Clone> Tree<K, Vec<V>> {
     {
         let mut node = Arc::make_mut(&mut self.root);
         loop {
-            match node {
-                Node::Inner(inner) => {
+            match &mut node.kind {
+                Kind::Inner(inner) => {
                     let child = inner.child_of(key);
                     node = Arc::make_mut(inner.children.get_mut(child)?);
                 }
-                Node::Leaf(leaf) => {
+                Kind::Leaf(leaf) => {
                     let at = leaf.find(key).ok()?;
                     return leaf.values.get_mut(at);
                 }
@@ -246,20 +257,47 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
     {
         partition(&self.keys, |k| k.borrow() <= key)
     }
+
+    /// That child, whose memory is asked for.
+    fn child_for<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&Arc<Node<K, V>>>
+    where
+        K: Borrow<Q>,
+    {
+        let child = self.children.get(self.child_of(key))?;
+        child.prefetch();
+        Some(child)
+    }
+}
+
+impl<K, V> Node<K, V> {
+    fn new(kind: Kind<K, V>) -> Arc<Node<K, V>> {
+        Arc::new(Node { begin: [], kind })
+    }
+
+    /// The node over others.
+    fn over(keys: ArrayVec<K, KEYS_MAX>, children: ArrayVec<Arc<Node<K, V>>, CHILDREN_MAX>) -> Arc<Node<K, V>> {
+        let is_lowest = children.first().is_some_and(|child| matches!(child.kind, Kind::Leaf(_)));
+        Node::new(Kind::Inner(Inner { keys, children, is_lowest }))
+    }
+
+    /// Asks for its memory, all of it at once.
+    fn prefetch(&self) {
+        memory::prefetch(&self.begin, size_of::<Node<K, V>>() / size_of::<u64>());
+    }
 }
 
 impl<K: Ord + Clone, V: Values> Node<K, V> {
     fn size(&self) -> usize {
-        match self {
-            Node::Leaf(leaf) => leaf.keys.len(),
-            Node::Inner(inner) => inner.children.len(),
+        match &self.kind {
+            Kind::Leaf(leaf) => leaf.keys.len(),
+            Kind::Inner(inner) => inner.children.len(),
         }
     }
 
     fn max(&self) -> usize {
-        match self {
-            Node::Leaf(_) => LEAF_MAX,
-            Node::Inner(_) => CHILDREN_MAX,
+        match &self.kind {
+            Kind::Leaf(_) => LEAF_MAX,
+            Kind::Inner(_) => CHILDREN_MAX,
         }
     }
 }
@@ -271,8 +309,8 @@ fn insert<'v, K: Ord + Clone, V: Values>(
     value: V::In<'v>,
     occupied: impl FnOnce(&mut V, usize, V::In<'v>),
 ) -> (bool, Split<K, V>) {
-    match Arc::make_mut(node) {
-        Node::Leaf(leaf) => {
+    match &mut Arc::make_mut(node).kind {
+        Kind::Leaf(leaf) => {
             let at = match leaf.find(&key) {
                 Ok(at) => {
                     occupied(&mut leaf.values, at, value);
@@ -292,13 +330,14 @@ fn insert<'v, K: Ord + Clone, V: Values>(
             half.keys.insert(at, key);
             half.values.insert(at, value);
             let least = right.keys.first().cloned();
-            (false, least.map(|least| (least, Arc::new(Node::Leaf(right)))))
+            (false, least.map(|least| (least, Node::new(Kind::Leaf(right)))))
         }
-        Node::Inner(inner) => {
+        Kind::Inner(inner) => {
             let at = inner.child_of(&key);
             let Some(child) = inner.children.get_mut(at) else {
                 unreachable!("an inner node has a child for every key")
             };
+            child.prefetch();
             let (was_there, split) = insert(child, key, value, occupied);
             (was_there, split.and_then(|(key, right)| inner.add(at, key, right)))
         }
@@ -307,10 +346,10 @@ fn insert<'v, K: Ord + Clone, V: Values>(
 
 /// Puts a leaf behind the last one.
 fn push<K: Ord + Clone, V: Values>(node: &mut Arc<Node<K, V>>, least: K, leaf: Arc<Node<K, V>>) -> Split<K, V> {
-    match &**node {
-        Node::Leaf(_) => Some((least, leaf)),
-        Node::Inner(_) => {
-            let Node::Inner(inner) = Arc::make_mut(node) else { return None };
+    match &node.kind {
+        Kind::Leaf(_) => Some((least, leaf)),
+        Kind::Inner(_) => {
+            let Kind::Inner(inner) = &mut Arc::make_mut(node).kind else { return None };
             let (key, right) = push(inner.children.last_mut()?, least, leaf)?;
             inner.add(inner.keys.len(), key, right)
         }
@@ -318,9 +357,9 @@ fn push<K: Ord + Clone, V: Values>(node: &mut Arc<Node<K, V>>, least: K, leaf: A
 }
 
 fn last_leaf<K: Ord + Clone, V: Values>(node: &mut Arc<Node<K, V>>) -> &mut Leaf<K, V> {
-    match Arc::make_mut(node) {
-        Node::Leaf(leaf) => leaf,
-        Node::Inner(inner) => match inner.children.last_mut() {
+    match &mut Arc::make_mut(node).kind {
+        Kind::Leaf(leaf) => leaf,
+        Kind::Inner(inner) => match inner.children.last_mut() {
             Some(child) => last_leaf(child),
             None => unreachable!("an inner node has children"),
         },
@@ -328,14 +367,14 @@ fn last_leaf<K: Ord + Clone, V: Values>(node: &mut Arc<Node<K, V>>) -> &mut Leaf
 }
 
 fn remove<K: Ord + Clone + Borrow<Q>, V: Values, Q: Ord + ?Sized>(node: &mut Arc<Node<K, V>>, key: &Q) {
-    match Arc::make_mut(node) {
-        Node::Leaf(leaf) => {
+    match &mut Arc::make_mut(node).kind {
+        Kind::Leaf(leaf) => {
             if let Ok(at) = leaf.find(key) {
                 leaf.keys.remove(at);
                 leaf.values.remove(at);
             }
         }
-        Node::Inner(inner) => {
+        Kind::Inner(inner) => {
             let at = inner.child_of(key);
             if let Some(child) = inner.children.get_mut(at) {
                 remove(child, key);
@@ -355,13 +394,13 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
         }
         // Children middle.. go right; the separator before them goes up.
         let middle = if at == KEYS_MAX { KEYS_MAX } else { CHILDREN_MAX / 2 };
-        let mut new =
-            Inner { keys: self.keys.drain(middle..).collect(), children: self.children.drain(middle..).collect() };
+        let (keys, children) = (self.keys.drain(middle..).collect(), self.children.drain(middle..).collect());
+        let mut new = Inner { keys, children, is_lowest: self.is_lowest };
         let Some(up) = self.keys.pop() else { unreachable!("middle is at least 1") };
         let (half, at) = if at >= middle { (&mut new, at.saturating_sub(middle)) } else { (self, at) };
         half.keys.insert(at, key);
         half.children.insert(at.saturating_add(1), right);
-        Some((up, Arc::new(Node::Inner(new))))
+        Some((up, Node::new(Kind::Inner(new))))
     }
 
     /// Drops a child that has become empty; merges one that has become small with a neighbour, where both fit into one
@@ -392,12 +431,12 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
         let separator = self.keys.remove(left);
         let right = self.children.remove(left.saturating_add(1));
         let Some(child) = self.children.get_mut(left) else { return };
-        match (Arc::make_mut(child), Arc::unwrap_or_clone(right)) {
-            (Node::Leaf(left), Node::Leaf(right)) => {
+        match (&mut Arc::make_mut(child).kind, Arc::unwrap_or_clone(right).kind) {
+            (Kind::Leaf(left), Kind::Leaf(right)) => {
                 left.keys.extend(right.keys);
                 left.values.append(right.values);
             }
-            (Node::Inner(left), Node::Inner(right)) => {
+            (Kind::Inner(left), Kind::Inner(right)) => {
                 left.keys.push(separator);
                 left.keys.extend(right.keys);
                 left.children.extend(right.children);
@@ -439,9 +478,9 @@ mod tests {
     }
 
     pub(super) fn leaves<K, V>(node: &Node<K, V>) -> usize {
-        match node {
-            Node::Leaf(_) => 1,
-            Node::Inner(inner) => inner.children.iter().map(|child| leaves(child)).sum(),
+        match &node.kind {
+            Kind::Leaf(_) => 1,
+            Kind::Inner(inner) => inner.children.iter().map(|child| leaves(child)).sum(),
         }
     }
 
@@ -465,14 +504,14 @@ mod tests {
 
     /// Checks order, separators and equal depth; gives the depth.
     fn depth(node: &Node<u32, Vec<u32>>, least: Option<u32>, above: Option<u32>) -> usize {
-        match node {
-            Node::Leaf(leaf) => {
+        match &node.kind {
+            Kind::Leaf(leaf) => {
                 assert_eq!(leaf.keys.len(), leaf.values.len());
                 assert!(leaf.keys.is_sorted());
                 assert!(leaf.keys.iter().all(|k| least.is_none_or(|l| *k >= l) && above.is_none_or(|a| *k < a)));
                 1
             }
-            Node::Inner(inner) => {
+            Kind::Inner(inner) => {
                 assert_eq!(inner.children.len(), inner.keys.len() + 1);
                 let bounds = |i: usize| {
                     let low = if i == 0 { least } else { Some(inner.keys[i - 1]) };
@@ -481,6 +520,7 @@ mod tests {
                 let depths: Vec<usize> =
                     inner.children.iter().enumerate().map(|(i, c)| depth(c, bounds(i).0, bounds(i).1)).collect();
                 assert!(depths.windows(2).all(|pair| pair[0] == pair[1]), "leaves at one depth");
+                assert_eq!(inner.is_lowest, depths[0] == 1);
                 depths[0] + 1
             }
         }

@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 use triomphe::Arc;
 
 use super::leaf::{LEAF_MAX, Leaf, Values};
-use super::{CHILDREN_MAX, Inner, Node, Tree, last_leaf, push};
+use super::{CHILDREN_MAX, Inner, Kind, Node, Tree, last_leaf, push};
 
 impl<K: Ord + Clone, V: Values> Tree<K, V> {
     /// Puts the leaves of another tree, whose keys are above the greatest here, behind the last one. One that fits into
@@ -15,7 +15,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
     }
 
     fn push_leaf(&mut self, node: Arc<Node<K, V>>) {
-        let Node::Leaf(leaf) = &*node else { return };
+        let Kind::Leaf(leaf) = &node.kind else { return };
         let Some(least) = leaf.keys.first().cloned() else { return };
         let last = last_leaf(&mut self.root);
         if last.keys.len().saturating_add(leaf.keys.len()) > LEAF_MAX {
@@ -23,11 +23,11 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
             return self.grow(split);
         }
         if last.keys.is_empty() {
-            *last = match Arc::unwrap_or_clone(node) {
-                Node::Leaf(leaf) => leaf,
-                Node::Inner(_) => return,
+            *last = match Arc::unwrap_or_clone(node).kind {
+                Kind::Leaf(leaf) => leaf,
+                Kind::Inner(_) => return,
             };
-        } else if let Node::Leaf(leaf) = Arc::unwrap_or_clone(node) {
+        } else if let Kind::Leaf(leaf) = Arc::unwrap_or_clone(node).kind {
             last.keys.extend(leaf.keys);
             last.values.append(leaf.values);
         }
@@ -37,7 +37,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
     /// the right one. Each says that it has as many entries as the whole, until they are [united](Tree::unite).
     pub(crate) fn part(self, parts: usize) -> (Vec<K>, Vec<Tree<K, V>>) {
         let Tree { root, len } = self;
-        let Node::Inner(inner) = &*root else { return (Vec::new(), vec![Tree { root, len }]) };
+        let Kind::Inner(inner) = &root.kind else { return (Vec::new(), vec![Tree { root, len }]) };
         let share = inner.children.len().div_ceil(parts.max(1));
         let bounds = (1..).map_while(|n| inner.keys.get(share.saturating_mul(n).checked_sub(1)?).cloned()).collect();
         let groups = inner.children.chunks(share).enumerate().map(|(n, children)| {
@@ -46,10 +46,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
             let keys = keys.get(..children.len().saturating_sub(1)).unwrap_or_default();
             let root = match children {
                 [only] => only.clone(),
-                _ => Arc::new(Node::Inner(Inner {
-                    keys: keys.iter().cloned().collect(),
-                    children: children.iter().cloned().collect(),
-                })),
+                _ => Node::over(keys.iter().cloned().collect(), children.iter().cloned().collect()),
             };
             Tree { root, len }
         });
@@ -92,25 +89,25 @@ fn root_over<K: Ord + Clone, V: Values>(bounds: &[K], parts: &[Tree<K, V>]) -> O
     let (mut keys, mut children) = (ArrayVec::new(), ArrayVec::new());
     for (n, part) in parts.iter().enumerate() {
         keys.extend(n.checked_sub(1).and_then(|before| bounds.get(before)).cloned());
-        match &*part.root {
-            Node::Inner(inner) if is_whole(part) => {
+        match &part.root.kind {
+            Kind::Inner(inner) if is_whole(part) => {
                 keys.extend(inner.keys.iter().cloned());
                 children.extend(inner.children.iter().cloned());
             }
             // A child that was a part by itself.
-            node if height(&part.root).saturating_add(1) == highest && node.size() > 0 => {
+            _ if height(&part.root).saturating_add(1) == highest && part.root.size() > 0 => {
                 children.push(part.root.clone());
             }
             _ => return None,
         }
     }
-    Some(Arc::new(Node::Inner(Inner { keys, children })))
+    Some(Node::over(keys, children))
 }
 
 /// Nodes between this one and its leaves, itself included.
 fn height<K, V>(mut node: &Arc<Node<K, V>>) -> usize {
     let mut height = 0_usize;
-    while let Node::Inner(inner) = &**node
+    while let Kind::Inner(inner) = &node.kind
         && let Some(first) = inner.children.first()
     {
         (node, height) = (first, height.saturating_add(1));
@@ -119,10 +116,10 @@ fn height<K, V>(mut node: &Arc<Node<K, V>>) -> usize {
 }
 
 pub(super) fn for_each_leaf<K: Ord + Clone, V: Values>(node: Arc<Node<K, V>>, each: &mut impl FnMut(Arc<Node<K, V>>)) {
-    match &*node {
-        Node::Leaf(_) => each(node),
-        Node::Inner(_) => {
-            if let Node::Inner(inner) = Arc::unwrap_or_clone(node) {
+    match &node.kind {
+        Kind::Leaf(_) => each(node),
+        Kind::Inner(_) => {
+            if let Kind::Inner(inner) = Arc::unwrap_or_clone(node).kind {
                 inner.children.into_iter().for_each(|child| for_each_leaf(child, each));
             }
         }
@@ -133,11 +130,12 @@ fn map_keys<K: Ord + Clone, L: Ord + Clone, V: Values>(
     node: Arc<Node<K, V>>,
     map: &impl Fn(K) -> L,
 ) -> Arc<Node<L, V>> {
-    Arc::new(match Arc::unwrap_or_clone(node) {
-        Node::Leaf(leaf) => Node::Leaf(Leaf { keys: leaf.keys.into_iter().map(map).collect(), values: leaf.values }),
-        Node::Inner(inner) => Node::Inner(Inner {
+    Node::new(match Arc::unwrap_or_clone(node).kind {
+        Kind::Leaf(leaf) => Kind::Leaf(Leaf { keys: leaf.keys.into_iter().map(map).collect(), values: leaf.values }),
+        Kind::Inner(inner) => Kind::Inner(Inner {
             keys: inner.keys.into_iter().map(map).collect(),
             children: inner.children.into_iter().map(|child| map_keys(child, map)).collect(),
+            is_lowest: inner.is_lowest,
         }),
     })
 }

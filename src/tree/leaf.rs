@@ -26,10 +26,8 @@ pub(crate) trait Values: Clone {
     fn append(&mut self, right: Self);
     /// All values will be read soon.
     fn fetch(&self) {}
-    /// Looks at what a change of one value will look at; the outcome is of no meaning.
-    fn warm(&self, _at: usize) -> u64 {
-        0
-    }
+    /// Asks for the memory of the value at a place, or of where a new one goes.
+    fn prefetch(&self, _at: Result<usize, usize>) {}
 }
 
 impl<V: Clone> Values for Vec<V> {

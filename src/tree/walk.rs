@@ -8,34 +8,59 @@ use triomphe::Arc;
 
 use super::join::for_each_leaf;
 use super::leaf::{Leaf, Values};
-use super::{Inner, Node, Tree};
+use super::{Inner, Kind, Node, Tree};
 
 /// Keys that are warmed at once.
 pub(crate) const WARM_MAX: usize = 16;
 
 impl<K: Ord + Clone, V: Values> Tree<K, V> {
-    /// Looks at what a change of these keys will look at, so that it is in the cache by then. They wait for the memory all at
-    /// once: at each step none needs what another one finds.
+    /// Asks for the memory that a change of these keys will look at, all at once: at each step none of them needs what another
+    /// one finds.
     pub(crate) fn warm<'q, Q: Ord + ?Sized + 'q>(&self, keys: impl Iterator<Item = &'q Q> + Clone)
     where
         K: Borrow<Q>,
     {
-        let mut leaves: ArrayVec<&Leaf<K, V>, WARM_MAX> = ArrayVec::new();
+        let mut nodes: ArrayVec<&Node<K, V>, WARM_MAX> = ArrayVec::new();
         let keys = keys.take(WARM_MAX);
         for key in keys.clone() {
-            let mut node = &*self.root;
-            while let Node::Inner(inner) = node {
-                let Some(child) = inner.children.get(inner.child_of(key)) else { return };
-                node = child;
-            }
-            if let Node::Leaf(leaf) = node {
-                leaves.push(leaf);
+            let Some(node) = self.unseen(key) else { return };
+            nodes.push(node);
+        }
+        for (node, key) in nodes.iter().zip(keys) {
+            if let Kind::Leaf(leaf) = &node.kind {
+                leaf.values.prefetch(leaf.find(key));
             }
         }
-        let places: ArrayVec<Option<usize>, WARM_MAX> =
-            leaves.iter().zip(keys).map(|(leaf, key)| leaf.find(key).ok()).collect();
-        let values = leaves.iter().zip(&places).filter_map(|(leaf, at)| Some(leaf.values.warm((*at)?)));
-        std::hint::black_box(values.fold(0, u64::wrapping_add));
+    }
+
+    /// The leaf that a key belongs to, whose memory is asked for and not looked at.
+    fn unseen<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&Node<K, V>>
+    where
+        K: Borrow<Q>,
+    {
+        let mut node = &*self.root;
+        while let Kind::Inner(inner) = &node.kind {
+            node = inner.child_for(key)?;
+            if inner.is_lowest {
+                break;
+            }
+        }
+        Some(node)
+    }
+
+    /// The leaf that a key belongs to.
+    #[inline]
+    pub(super) fn leaf_of<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&Leaf<K, V>>
+    where
+        K: Borrow<Q>,
+    {
+        let mut node = &*self.root;
+        loop {
+            match &node.kind {
+                Kind::Inner(inner) => node = inner.child_for(key)?,
+                Kind::Leaf(leaf) => return Some(leaf),
+            }
+        }
     }
 }
 
@@ -51,9 +76,9 @@ impl<K, V> Clone for SharedLeaf<K, V> {
 
 impl<K: Ord + Clone, V: Values> SharedLeaf<K, V> {
     fn leaf(&self) -> &Leaf<K, V> {
-        match &*self.0 {
-            Node::Leaf(leaf) => leaf,
-            Node::Inner(_) => unreachable!("it is only made of leaves"),
+        match &self.0.kind {
+            Kind::Leaf(leaf) => leaf,
+            Kind::Inner(_) => unreachable!("it is only made of leaves"),
         }
     }
 
@@ -104,16 +129,21 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
     {
         let (mut node, mut right) = (&self.root, None);
         loop {
-            match &**node {
-                Node::Inner(inner) => {
+            match &node.kind {
+                Kind::Inner(inner) => {
                     let child = match from {
                         Bound::Unbounded => 0,
                         Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
                     };
-                    right = inner.children.get(child.saturating_add(1)).or(right);
+                    if let Some(next) = inner.children.get(child.saturating_add(1)) {
+                        right = Some(next);
+                        if inner.is_lowest {
+                            next.prefetch();
+                        }
+                    }
                     node = inner.children.get(child)?;
                 }
-                Node::Leaf(leaf) => {
+                Kind::Leaf(leaf) => {
                     let at = leaf.begin(from);
                     if at < leaf.keys.len() {
                         return Some((SharedLeaf(node.clone()), at));
@@ -131,8 +161,8 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
     {
         let (mut node, mut left) = (&self.root, None);
         loop {
-            match &**node {
-                Node::Inner(inner) => {
+            match &node.kind {
+                Kind::Inner(inner) => {
                     let child = match from {
                         Bound::Unbounded => inner.children.len().saturating_sub(1),
                         Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
@@ -140,7 +170,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
                     left = child.checked_sub(1).and_then(|child| inner.children.get(child)).or(left);
                     node = inner.children.get(child)?;
                 }
-                Node::Leaf(leaf) => {
+                Kind::Leaf(leaf) => {
                     let end = leaf.end(from);
                     if end > 0 {
                         return Some((SharedLeaf(node.clone()), end));
@@ -185,14 +215,18 @@ impl<'t, K, V: Values> Iter<'t, K, V> {
                 continue;
             };
             *next = next.saturating_add(1);
-            while let Node::Inner(inner) = &**node {
+            while let Kind::Inner(inner) = &node.kind {
                 self.above.push((inner, 1));
                 match inner.children.first() {
                     Some(first) => node = first,
                     None => break,
                 }
             }
-            if let Node::Leaf(leaf) = &**node {
+            let after = self.above.last().and_then(|(inner, next)| inner.children.get(*next));
+            if let Some(after) = after {
+                after.prefetch();
+            }
+            if let Kind::Leaf(leaf) = &node.kind {
                 leaf.values.fetch();
                 self.leaf = Some((leaf, 0));
             }
