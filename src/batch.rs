@@ -82,13 +82,25 @@ impl<'a> Batch<'a> {
     }
 
     pub(crate) fn insert(&mut self, table: &str, row: &[u8]) -> Result<Key> {
+        let (frame_bytes, writer) = (self.frame.len(), self.writer.clone());
+        self.insert_row(table, row, TableState::prefetch).inspect_err(|_| {
+            self.frame.truncate(frame_bytes);
+            self.writer = writer;
+        })
+    }
+
+    /// Where it fails, the table is as it was, and the frame is to be set back. The memory that `prefetch` asks for comes while
+    /// the event is written.
+    fn insert_row(&mut self, table: &str, row: &[u8], prefetch: impl FnOnce(&TableState, &Key)) -> Result<Key> {
         self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let Put { key, field, row } = put::keyed(state, table, row)?;
+        prefetch(state, &key);
+        self.writer.put(self.frame, table, field, &row);
         if !state.put_new(&key, &row) {
             return Err(Error::DuplicateKey { table: table.to_owned(), key });
         }
-        self.log_put(table, field, &row);
+        self.mutations = self.mutations.saturating_add(1);
         Ok(key)
     }
 
@@ -102,7 +114,7 @@ impl<'a> Batch<'a> {
             if n.is_multiple_of(WARM_MAX) {
                 existing(self.state, table)?.warm(rows.iter_from(n));
             }
-            match self.insert(table, row) {
+            match self.insert_row(table, row, |_, _| ()) {
                 Ok(key) => keys.push(key),
                 Err(error) => {
                     let state = existing(self.state, table)?;
@@ -140,8 +152,10 @@ impl<'a> Batch<'a> {
         let state = existing(self.state, table)?;
         let put = decide(state)?;
         room.check(put.row.len())?;
+        state.prefetch(&put.key);
+        self.writer.put(self.frame, table, put.field, &put.row);
         let replaced = state.put(put.key.clone(), &put.row);
-        self.log_put(table, put.field, &put.row);
+        self.mutations = self.mutations.saturating_add(1);
         Ok((put, replaced))
     }
 
@@ -180,11 +194,6 @@ impl<'a> Batch<'a> {
         self.writer.drop_table(self.frame, table);
         self.mutations = self.mutations.saturating_add(1);
         Ok(())
-    }
-
-    fn log_put(&mut self, table: &str, field: usize, row: &[u8]) {
-        self.writer.put(self.frame, table, field, row);
-        self.mutations = self.mutations.saturating_add(1);
     }
 
     fn room(&self) -> Room {

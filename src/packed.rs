@@ -1,28 +1,28 @@
 //! The rows of one leaf of a table's tree, one behind the other in a few pieces of memory.
 //!
 //! A row of its own allocation costs that allocation's header, a pointer to it and a miss to follow it; here it costs
-//! the four bytes that say where it lies. New rows go to the end of the last piece, and where that is full to another
-//! one, so that nothing moves when a leaf grows. Copies of a leaf share its pieces: to add a row to a copy takes a copy of a
-//! kilobyte at most. Rows replaced or removed stay as garbage until that is a quarter of all, which is then written anew; a
+//! the four bytes that say where it lies. A new row goes to the tail, which is part of the leaf itself: what is looked at to
+//! find its place is next to where it goes. A tail that is full becomes a piece. Longer rows go to the end of the last piece,
+//! and where that is full to another one, so that nothing moves when a leaf grows. Copies of a leaf share its pieces: to add a
+//! row to a copy takes a copy of a kilobyte at most. Rows replaced or removed stay as garbage until that is a quarter of all, which is then written anew; a
 //! row that grows a little has its piece written anew. A row too big for a piece is an allocation of its own, shared as well.
 
-use std::ops::Range;
+mod span;
 
 use arrayvec::ArrayVec;
 use triomphe::Arc;
 
+use self::span::{INLINE_MAX, Span, TAIL};
 use crate::memory::{self, LINE};
 use crate::row::{Parts, Row};
 use crate::tree::{LEAF_MAX, Values};
 
-/// Bits of a span that hold the length of a row, and the piece it lies in; the others hold its offset there.
-const LEN_BITS: u32 = 11;
-const PIECE_BITS: u32 = 3;
-const OFFSET_BITS: u32 = u32::BITS - LEN_BITS - PIECE_BITS;
-/// Bytes of a row that lies in a piece.
-const INLINE_MAX: usize = (1 << LEN_BITS) - 1;
 /// Pieces of a leaf.
 const PIECES_MAX: usize = 6;
+/// Bytes of the tail.
+const TAIL_BYTES: usize = 640;
+/// Bytes of a row that goes to the tail.
+const SHORT_MAX: usize = TAIL_BYTES / 4;
 /// A piece is made for so many rows as long as those of the leaf are on average, and for no more than half of its bytes.
 const PIECE_ROWS: usize = 6;
 /// With what stands beside it, the allocator's word and the count of those who share it, a piece is a multiple of this: what
@@ -34,43 +34,10 @@ const COPY_MAX: usize = 1_024;
 /// A row that grows by more than this part of it is put behind the others instead of where it was.
 const WIDER_PART: usize = 8;
 
-// A leaf full of the longest rows in one piece has its offsets in a span.
-const _: () = assert!(LEAF_MAX * INLINE_MAX + CLASS_BYTES < 1 << OFFSET_BITS);
-const _: () = assert!(PIECES_MAX <= 1 << PIECE_BITS);
-
-/// Where a row lies: piece, offset and length; the length 0 says that the offset is an index among the big ones.
-#[derive(Clone, Copy, Debug)]
-struct Span(u32);
-
-impl Span {
-    fn new(piece: usize, offset: usize, len: usize) -> Span {
-        debug_assert!(piece < PIECES_MAX && offset < 1 << OFFSET_BITS && len <= INLINE_MAX);
-        Span(((piece as u32) << OFFSET_BITS | offset as u32) << LEN_BITS | len as u32)
-    }
-
-    fn of_big(index: usize) -> Span {
-        Span::new(0, index, 0)
-    }
-
-    fn piece(self) -> usize {
-        (self.0 >> (OFFSET_BITS + LEN_BITS)) as usize
-    }
-
-    fn offset(self) -> usize {
-        (self.0 >> LEN_BITS) as usize & ((1 << OFFSET_BITS) - 1)
-    }
-
-    fn len(self) -> usize {
-        self.0 as usize & INLINE_MAX
-    }
-
-    /// The bytes in its piece.
-    fn range(self) -> Range<usize> {
-        self.offset()..self.offset().saturating_add(self.len())
-    }
-}
+const _: () = assert!(PIECES_MAX <= TAIL);
 
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct Packed {
     /// In the order of the keys.
     spans: ArrayVec<Span, LEAF_MAX>,
@@ -80,8 +47,12 @@ pub(crate) struct Packed {
     used: usize,
     /// Bytes that no row lies in any more.
     garbage: usize,
+    /// Bytes of the tail that hold rows, or did.
+    tail_used: usize,
     /// The big ones.
     big: Vec<Row>,
+    /// The newest of the short rows.
+    tail: [u8; TAIL_BYTES],
 }
 
 /// A piece without rows, for so many bytes of them.
@@ -91,17 +62,43 @@ fn piece(bytes: usize) -> Arc<[u8]> {
     ZEROS.get(..bytes).map_or_else(|| Arc::from(vec![0; bytes]), Arc::from)
 }
 
+/// The bytes of a piece, so many of them, that no copy of the leaf sees: those of another one where it has to be.
+fn own(of: &mut Arc<[u8]>, bytes: usize) -> &mut [u8] {
+    if of.len() < bytes || !of.is_unique() {
+        let mut new = piece(bytes.max(of.len()));
+        if let Some(new) = Arc::get_mut(&mut new) {
+            copy(Some(of), new, 0);
+        }
+        *of = new;
+    }
+    Arc::get_mut(of).unwrap_or_default()
+}
+
 impl Packed {
-    /// Puts rows behind the last one, into a piece that holds just them.
+    /// Puts rows behind the last one: as many as have room in the tail there, those before them into a piece that holds just
+    /// them.
     pub(crate) fn extend<'r>(&mut self, rows: impl Iterator<Item = Parts<'r>> + Clone) {
-        let inline = rows.clone().map(|row| row.stored_len()).filter(|len| is_inline(*len)).sum();
-        self.make_place();
-        let (at, mut bytes) = (self.pieces.len(), Vec::with_capacity(inline));
-        for row in rows {
+        let lens: ArrayVec<usize, LEAF_MAX> = rows.clone().map(|row| row.stored_len()).collect();
+        let mut room = TAIL_BYTES.saturating_sub(self.tail_used);
+        let fits = |len: &&usize| {
+            let fits = is_short(**len) && **len <= room;
+            room = room.saturating_sub(**len);
+            fits
+        };
+        let before = lens.len().saturating_sub(lens.iter().rev().take_while(fits).count());
+        if before > 0 {
+            self.make_place();
+        }
+        let inline = lens.iter().copied().filter(|len| is_inline(*len)).sum();
+        let (mut bytes, mut split) = (Vec::with_capacity(inline), 0);
+        for (n, row) in rows.enumerate() {
             let (offset, len) = (bytes.len(), row.stored_len());
+            if n == before {
+                split = offset;
+            }
             let span = if is_inline(len) {
                 row.append_to(&mut bytes);
-                Span::new(at, offset, len)
+                if n < before { Span::new(self.pieces.len(), offset, len) } else { self.take_tail(len) }
             } else {
                 let mut whole = Vec::with_capacity(len);
                 row.append_to(&mut whole);
@@ -109,10 +106,13 @@ impl Packed {
             };
             self.spans.push(span);
         }
-        if !bytes.is_empty() {
-            self.used = bytes.len();
-            self.pieces.push(Arc::from(bytes.as_slice()));
+        let in_piece = if before == lens.len() { bytes.len() } else { split };
+        let (in_piece, in_tail) = bytes.split_at_checked(in_piece).unwrap_or_default();
+        if !in_piece.is_empty() {
+            self.used = in_piece.len();
+            self.pieces.push(Arc::from(in_piece));
         }
+        copy(Some(in_tail), &mut self.tail, self.tail_used.saturating_sub(in_tail.len()));
     }
 
     /// Puts another row in the place of one.
@@ -124,9 +124,7 @@ impl Packed {
                 *own = Span::new(span.piece(), span.offset(), row.len());
             }
             self.waste(span.len().saturating_sub(row.len()));
-        } else if fits && row.len() > span.len() && !self.has_room(row.len()) && is_little_more(row.len(), span.len()) {
-            self.widen(at, span, row);
-        } else {
+        } else if !(fits && is_little_more(row.len(), span.len()) && self.widen(at, span, row)) {
             self.remove(at);
             self.insert(at, row);
         }
@@ -134,7 +132,10 @@ impl Packed {
 
     /// Writes a row over one that is no shorter; `false` where a copy of the leaf sees that.
     fn overwrite(&mut self, span: Span, row: &[u8]) -> bool {
-        let place = self.pieces.get_mut(span.piece()).and_then(Arc::get_mut);
+        let place = match span.piece() {
+            TAIL => Some(&mut self.tail[..]),
+            piece => self.pieces.get_mut(piece).and_then(Arc::get_mut),
+        };
         match place.and_then(|piece| piece.get_mut(span.range())).and_then(|place| place.get_mut(..row.len())) {
             Some(place) => {
                 place.copy_from_slice(row);
@@ -155,11 +156,14 @@ impl Packed {
     /// Bytes of all pieces but for what is still to be used.
     fn bytes(&self) -> usize {
         let full = self.pieces.iter().rev().skip(1).map(|piece| piece.len());
-        full.fold(self.used, usize::saturating_add)
+        full.fold(self.used, usize::saturating_add).saturating_add(self.tail_used)
     }
 
     /// Whether a row of so many bytes fits behind the last one, where it costs no more than a small copy.
     fn has_room(&self, len: usize) -> bool {
+        if is_short(len) {
+            return TAIL_BYTES.saturating_sub(self.tail_used) >= len;
+        }
         let Some(last) = self.pieces.last() else { return false };
         last.len().saturating_sub(self.used) >= len && (self.used <= COPY_MAX || Arc::is_unique(last))
     }
@@ -171,32 +175,34 @@ impl Packed {
         }
     }
 
-    /// Puts a row that is a little longer in the place of one, and moves those behind it in its piece: in full pieces the few
-    /// bytes that a row most often grows by seldom take another one.
+    /// Puts a row that is a little longer in the place of one, and moves those behind it there: in full pieces the few bytes
+    /// that a row most often grows by seldom take another one. `false`, and no change, where it is better put elsewhere.
     #[cold]
-    fn widen(&mut self, at: usize, span: Span, row: &[u8]) {
+    fn widen(&mut self, at: usize, span: Span, row: &[u8]) -> bool {
+        let (from, more) = (span.range(), row.len().saturating_sub(span.len()));
         let is_last = span.piece().saturating_add(1) == self.pieces.len();
         let in_it = self.spans.iter().filter(|other| other.len() > 0 && other.piece() == span.piece());
-        let end = if is_last { self.used } else { in_it.map(|other| other.range().end).max().unwrap_or_default() };
-        let Some(old) = self.pieces.get_mut(span.piece()) else { return };
-        let (from, more) = (span.range(), row.len().saturating_sub(span.len()));
+        let end = match span.piece() {
+            TAIL => self.tail_used,
+            _ if is_last => self.used,
+            _ => in_it.map(|other| other.range().end).max().unwrap_or_default(),
+        };
         let wider = end.saturating_add(more);
-        match Arc::get_mut(old).filter(|old| old.len() >= wider) {
-            Some(own) => own.copy_within(from.end..end, from.end.saturating_add(more)),
-            None => {
-                let mut new = piece(wider);
-                if let Some(new) = Arc::get_mut(&mut new) {
-                    copy(old.get(..from.start), new, 0);
-                    copy(old.get(from.end..end), new, from.end.saturating_add(more));
-                }
-                *old = new;
-            }
+        let has_room = self.has_room(row.len());
+        let place = match span.piece() {
+            TAIL if wider > TAIL_BYTES => return false,
+            TAIL => &mut self.tail[..],
+            _ if has_room => return false,
+            piece => self.pieces.get_mut(piece).map(|piece| own(piece, wider)).unwrap_or_default(),
+        };
+        if let Some(place) = place.get_mut(from.start..wider) {
+            place.copy_within(span.len()..end.saturating_sub(from.start), row.len());
+            copy(Some(row), place, 0);
         }
-        if let Some(own) = Arc::get_mut(old) {
-            copy(Some(row), own, from.start);
-        }
-        if is_last {
-            self.used = wider;
+        match span.piece() {
+            TAIL => self.tail_used = wider,
+            _ if is_last => self.used = wider,
+            _ => {}
         }
         let same = |other: &&mut Span| other.len() > 0 && other.piece() == span.piece();
         for other in self.spans.iter_mut().filter(same).filter(|other| other.offset() > span.offset()) {
@@ -205,10 +211,19 @@ impl Packed {
         if let Some(own) = self.spans.get_mut(at) {
             *own = Span::new(span.piece(), span.offset(), row.len());
         }
+        true
     }
 
     /// Puts a row behind the last one.
     fn store(&mut self, row: &[u8]) -> Span {
+        if is_short(row.len()) {
+            if !self.has_room(row.len()) {
+                self.close_tail();
+            }
+            let span = self.take_tail(row.len());
+            copy(Some(row), &mut self.tail, span.offset());
+            return span;
+        }
         if !is_inline(row.len()) {
             return self.store_apart(Row::new(row));
         }
@@ -217,11 +232,38 @@ impl Packed {
         }
         let span = Span::new(self.pieces.len().saturating_sub(1), self.used, row.len());
         if !self.overwrite(span, row) {
-            self.own_last();
+            if let Some(last) = self.pieces.last_mut() {
+                own(last, 0);
+            }
             self.overwrite(span, row);
         }
         self.used = span.range().end;
         span
+    }
+
+    /// The next bytes of the tail, for a row of which it has room.
+    fn take_tail(&mut self, len: usize) -> Span {
+        let span = Span::new(TAIL, self.tail_used, len);
+        self.tail_used = span.range().end;
+        span
+    }
+
+    /// Makes a piece of the tail, which is empty then.
+    #[inline(never)]
+    fn close_tail(&mut self) {
+        self.make_place();
+        if self.tail_used == 0 {
+            return; // a leaf made anew has its rows in a piece
+        }
+        let at = self.pieces.len();
+        for span in &mut self.spans {
+            if span.len() > 0 && span.piece() == TAIL {
+                *span = Span::new(at, span.offset(), span.len());
+            }
+        }
+        self.used = self.tail_used;
+        self.pieces.push(Arc::from(self.tail.get(..self.tail_used).unwrap_or_default()));
+        self.tail_used = 0;
     }
 
     /// Adds a piece for a row of so many bytes and some more.
@@ -231,14 +273,6 @@ impl Packed {
         let mean = bytes / self.spans.len().saturating_add(1);
         self.pieces.push(piece(mean.saturating_mul(PIECE_ROWS).min(bytes / 2).max(len)));
         self.used = 0;
-    }
-
-    /// Copies the last piece, which a copy of the leaf sees.
-    #[cold]
-    fn own_last(&mut self) {
-        if let Some(last) = self.pieces.last_mut() {
-            *last = Arc::from(&**last);
-        }
     }
 
     fn store_apart(&mut self, row: Row) -> Span {
@@ -279,7 +313,10 @@ impl Packed {
     }
 
     fn inline(&self, span: Span) -> Option<&[u8]> {
-        self.pieces.get(span.piece())?.get(span.range())
+        match span.piece() {
+            TAIL => self.tail.get(span.range()),
+            piece => self.pieces.get(piece)?.get(span.range()),
+        }
     }
 
     fn big(&self, span: Span) -> Option<&Row> {
@@ -291,7 +328,7 @@ impl Packed {
 }
 
 fn is_little_more(len: usize, than: usize) -> bool {
-    len.saturating_sub(than) <= len / WIDER_PART
+    len > than && len.saturating_sub(than) <= len / WIDER_PART
 }
 
 fn copy(bytes: Option<&[u8]>, to: &mut [u8], at: usize) {
@@ -299,6 +336,10 @@ fn copy(bytes: Option<&[u8]>, to: &mut [u8], at: usize) {
     if let Some(place) = to.get_mut(at..at.saturating_add(bytes.len())) {
         place.copy_from_slice(bytes);
     }
+}
+
+fn is_short(len: usize) -> bool {
+    (1..=SHORT_MAX).contains(&len)
 }
 
 fn is_inline(len: usize) -> bool {
@@ -310,7 +351,15 @@ impl Values for Packed {
     type Out<'v> = &'v [u8];
 
     fn new() -> Packed {
-        Packed { spans: ArrayVec::new(), pieces: ArrayVec::new(), used: 0, garbage: 0, big: Vec::new() }
+        Packed {
+            spans: ArrayVec::new(),
+            pieces: ArrayVec::new(),
+            used: 0,
+            garbage: 0,
+            tail_used: 0,
+            big: Vec::new(),
+            tail: [0; TAIL_BYTES],
+        }
     }
 
     #[inline]
@@ -361,19 +410,20 @@ impl Values for Packed {
             let is_last = n.saturating_add(1) == self.pieces.len();
             memory::prefetch(piece, if is_last { self.used } else { piece.len() });
         }
+        memory::prefetch(&self.tail, self.tail_used);
     }
 
     /// The row, or the two lines behind the last one.
     fn prefetch(&self, at: Result<usize, usize>) {
         let span = at.ok().and_then(|at| self.spans.get(at));
-        let (piece, range) = match span {
-            Some(span) => (self.pieces.get(span.piece()), span.range()),
-            None => (self.pieces.last(), self.used..self.used.saturating_add(2 * LINE)),
+        let Some(span) = span else {
+            return memory::prefetch(self.tail.get(self.tail_used..).unwrap_or_default(), 2 * LINE);
         };
-        let Some(piece) = piece else { return };
-        // Beside its first bytes is the count of those who share it.
-        memory::prefetch(piece, 1);
-        memory::prefetch(piece.get(range.start..).unwrap_or_default(), range.len());
+        if let Some(piece) = self.pieces.get(span.piece()) {
+            // Beside its first bytes is the count of those who share it.
+            memory::prefetch(piece, 1);
+        }
+        memory::prefetch(self.inline(*span).unwrap_or_default(), span.len());
     }
 }
 
@@ -383,7 +433,7 @@ mod tests {
 
     impl Packed {
         fn room(&self) -> usize {
-            self.pieces.iter().map(|piece| piece.len()).sum()
+            self.pieces.iter().map(|piece| piece.len()).sum::<usize>() + self.tail_used
         }
     }
 

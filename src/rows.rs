@@ -50,6 +50,15 @@ impl Rows {
         }
     }
 
+    /// Asks for the memory of the leaf that this key belongs to.
+    pub(crate) fn prefetch(&self, key: &Key) {
+        match (self, key) {
+            (Rows::Ints(tree), Key::Int(n)) => tree.prefetch(n),
+            (Rows::Ints(_), Key::Str(_)) => {}
+            (Rows::Keys(tree), key) => tree.prefetch(key),
+        }
+    }
+
     /// Asks for the memory that changes of the rows under these keys will look at.
     pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = &'k Key> + Clone) {
         match self {

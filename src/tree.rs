@@ -282,7 +282,7 @@ impl<K, V> Node<K, V> {
 
     /// Asks for its memory, all of it at once.
     fn prefetch(&self) {
-        memory::prefetch(&self.begin, size_of::<Node<K, V>>() / size_of::<u64>());
+        memory::prefetch(&self.begin, size_of::<Inner<K, V>>() / size_of::<u64>());
     }
 }
 

@@ -113,6 +113,37 @@ fn after_a_panic_inside_the_engine_reads_go_on_and_writes_are_refused() {
 }
 
 #[test]
+fn an_insert_refused_inside_a_transaction_leaves_no_trace_in_its_commit() {
+    let (db, wanted) = (DictDb::new(), DictDb::new());
+    for db in [&db, &wanted] {
+        db.create_table("t", "id").unwrap();
+        db.create_table("u", "id").unwrap();
+        db.table("t").unwrap().insert(record! { "id": 1, "other": true }).unwrap();
+    }
+    let commit = |db: &DictDb, refused: bool| {
+        db.transaction(|tx| {
+            for n in 2..40 {
+                let table = if n % 5 == 0 { "u" } else { "t" };
+                if refused {
+                    let taken = if n % 3 == 0 {
+                        record! { "id": 1, "n": n }
+                    } else {
+                        record! { "id": 1, "m": n }
+                    };
+                    assert!(matches!(tx.table("t")?.insert(taken), Err(Error::DuplicateKey { .. })));
+                }
+                tx.table(table)?.insert(record! { "id": n, "n": n })?;
+            }
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+        let commits: Vec<_> = db.commits_since(Seq::new(3)).unwrap().map(|commit| commit.mutations).collect();
+        (commits, db.digest())
+    };
+    assert_eq!(commit(&db, true), commit(&wanted, false));
+}
+
+#[test]
 fn a_commit_is_the_same_in_one_step_or_two_and_whether_or_not_a_view_shares_what_it_changes() {
     let clock = crate::clock::ManualClock::new(Timestamp::default());
     let build = || {

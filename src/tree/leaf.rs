@@ -63,6 +63,7 @@ impl<V: Clone> Values for Vec<V> {
 }
 
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct Leaf<K, V> {
     pub(super) keys: ArrayVec<K, LEAF_MAX>,
     pub(super) values: V,

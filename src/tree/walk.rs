@@ -33,6 +33,14 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         }
     }
 
+    /// Asks for the memory of the leaf that a key belongs to.
+    pub(crate) fn prefetch<Q: Ord + ?Sized>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+    {
+        let _ = self.unseen(key);
+    }
+
     /// The leaf that a key belongs to, whose memory is asked for and not looked at.
     fn unseen<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&Node<K, V>>
     where
