@@ -156,11 +156,14 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         take(&mut leaf.values, added);
         self.len = self.len.saturating_add(added);
         loop {
-            let mut leaf = Leaf { keys: keys.by_ref().take(LEAF_MAX).collect(), values: V::new() };
+            // Filled where it will stay.
+            let mut node = Node::new(Kind::Leaf(Leaf::new()));
+            let leaf = last_leaf(&mut node);
+            leaf.keys.extend(keys.by_ref().take(LEAF_MAX));
             let Some(least) = leaf.keys.first().cloned() else { break };
             take(&mut leaf.values, leaf.keys.len());
             self.len = self.len.saturating_add(leaf.keys.len());
-            let split = push(&mut self.root, least, Node::new(Kind::Leaf(leaf)));
+            let split = push(&mut self.root, least, node);
             self.grow(split);
         }
     }
