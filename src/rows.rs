@@ -170,11 +170,20 @@ impl Rows {
             Rows::Ints(tree) => tree.for_each_leaf(|leaf| leaves.push(Leaf::Ints(leaf))),
             Rows::Keys(tree) => tree.for_each_leaf(|leaf| leaves.push(Leaf::Keys(leaf))),
         }
-        leaves.into_iter().filter_map(|leaf| {
-            let end = match &leaf {
-                Leaf::Ints(leaf) => leaf.len(),
-                Leaf::Keys(leaf) => leaf.len(),
-            };
+        let mut leaves = leaves.into_iter();
+        std::iter::from_fn(move || {
+            let leaf = leaves.next()?;
+            // While this one is read the next one's rows come, and what says where those of the one after it are.
+            if let Some(next) = leaves.as_slice().first() {
+                next.fetch();
+            }
+            if let Some(after) = leaves.as_slice().get(1) {
+                after.prefetch();
+            }
+            Some(leaf)
+        })
+        .filter_map(|leaf| {
+            let end = leaf.len();
             Window::of(leaf, 0, end)
         })
     }
@@ -275,6 +284,29 @@ enum Leaf {
     Keys(SharedLeaf<Key, Packed>),
 }
 
+impl Leaf {
+    fn len(&self) -> usize {
+        match self {
+            Leaf::Ints(leaf) => leaf.len(),
+            Leaf::Keys(leaf) => leaf.len(),
+        }
+    }
+
+    fn prefetch(&self) {
+        match self {
+            Leaf::Ints(leaf) => leaf.prefetch(),
+            Leaf::Keys(leaf) => leaf.prefetch(),
+        }
+    }
+
+    fn fetch(&self) {
+        match self {
+            Leaf::Ints(leaf) => leaf.fetch(),
+            Leaf::Keys(leaf) => leaf.fetch(),
+        }
+    }
+}
+
 /// So many rows are left to be read as they come.
 const FEW: usize = 4;
 
@@ -320,7 +352,7 @@ impl Window {
     #[inline]
     fn take(&mut self) {
         if self.taken == 1 && self.end.saturating_sub(self.at) > FEW {
-            self.fetch();
+            self.leaf.fetch();
         }
         self.taken = self.taken.saturating_add(1);
     }
@@ -360,15 +392,7 @@ impl Window {
 
     /// All rows, in order.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &[u8]> {
-        self.fetch();
         (self.at..self.end).map_while(|at| self.row(at))
-    }
-
-    fn fetch(&self) {
-        match &self.leaf {
-            Leaf::Ints(leaf) => leaf.fetch(),
-            Leaf::Keys(leaf) => leaf.fetch(),
-        }
     }
 
     fn key(&self, at: usize) -> Option<Key> {

@@ -119,7 +119,11 @@ pub(super) fn for_each_leaf<K: Ord + Clone, V: Values>(node: Arc<Node<K, V>>, ea
     match &node.kind {
         Kind::Leaf(_) => each(node),
         Kind::Inner(_) => {
-            if let Kind::Inner(inner) = Arc::unwrap_or_clone(node).kind {
+            let Kind::Inner(inner) = Arc::unwrap_or_clone(node).kind else { return };
+            if inner.is_lowest {
+                // None of them is looked at.
+                inner.children.into_iter().for_each(each);
+            } else {
                 inner.children.into_iter().for_each(|child| for_each_leaf(child, each));
             }
         }

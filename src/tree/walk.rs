@@ -102,6 +102,11 @@ impl<K: Ord + Clone, V: Values> SharedLeaf<K, V> {
         self.leaf().values.get(at)
     }
 
+    /// Asks for the memory of all but the values.
+    pub(crate) fn prefetch(&self) {
+        self.0.prefetch();
+    }
+
     /// All values will be read soon.
     pub(crate) fn fetch(&self) {
         self.leaf().values.fetch();
