@@ -4,8 +4,9 @@
 //! the four bytes that say where it lies. A new row goes to the tail, which is part of the leaf itself: what is looked at to
 //! find its place is next to where it goes. A tail that is full becomes a piece. Longer rows go to the end of the last piece,
 //! and where that is full to another one, so that nothing moves when a leaf grows. Copies of a leaf share its pieces: to add a
-//! row to a copy takes a copy of a kilobyte at most. Rows replaced or removed stay as garbage until that is a quarter of all, which is then written anew; a
-//! row that grows a little has its piece written anew. A row too big for a piece is an allocation of its own, shared as well.
+//! longer row to a copy takes a copy of a kilobyte at most. Rows replaced or removed stay as garbage until that is a quarter
+//! of all, which is then written anew; a row that grows a little has its piece written anew. A row too big for a piece is an
+//! allocation of its own, shared as well.
 
 mod span;
 
@@ -385,6 +386,13 @@ impl Values for Packed {
                 *moved = gone;
             }
         }
+    }
+
+    fn clear(&mut self) {
+        self.spans.clear();
+        self.pieces.clear();
+        self.big = Vec::new();
+        (self.used, self.garbage, self.tail_used) = (0, 0, 0);
     }
 
     fn split_off(&mut self, at: usize) -> Packed {

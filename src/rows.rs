@@ -163,29 +163,12 @@ impl Rows {
         Rows::Keys(Tree::unite(bounds, trees.collect(), before))
     }
 
-    /// All rows, leaf by leaf. The tree is let go of at once, each leaf when it is dropped.
-    pub(crate) fn into_leaves(self) -> impl Iterator<Item = Window> {
-        let mut leaves = Vec::new();
+    /// All rows, leaf by leaf. The tree is let go of at once, each leaf when it is given back.
+    pub(crate) fn into_leaves(self) -> Leaves {
         match self {
-            Rows::Ints(tree) => tree.for_each_leaf(|leaf| leaves.push(Leaf::Ints(leaf))),
-            Rows::Keys(tree) => tree.for_each_leaf(|leaf| leaves.push(Leaf::Keys(leaf))),
+            Rows::Ints(tree) => Leaves::Ints(tree.into_leaves()),
+            Rows::Keys(tree) => Leaves::Keys(tree.into_leaves()),
         }
-        let mut leaves = leaves.into_iter();
-        std::iter::from_fn(move || {
-            let leaf = leaves.next()?;
-            // While this one is read the next one's rows come, and what says where those of the one after it are.
-            if let Some(next) = leaves.as_slice().first() {
-                next.fetch();
-            }
-            if let Some(after) = leaves.as_slice().get(1) {
-                after.prefetch();
-            }
-            Some(leaf)
-        })
-        .filter_map(|leaf| {
-            let end = leaf.len();
-            Window::of(leaf, 0, end)
-        })
     }
 
     /// The tree that takes any key; makes it where there is none.
@@ -285,24 +268,40 @@ enum Leaf {
 }
 
 impl Leaf {
-    fn len(&self) -> usize {
-        match self {
-            Leaf::Ints(leaf) => leaf.len(),
-            Leaf::Keys(leaf) => leaf.len(),
-        }
-    }
-
-    fn prefetch(&self) {
-        match self {
-            Leaf::Ints(leaf) => leaf.prefetch(),
-            Leaf::Keys(leaf) => leaf.prefetch(),
-        }
-    }
-
     fn fetch(&self) {
         match self {
             Leaf::Ints(leaf) => leaf.fetch(),
             Leaf::Keys(leaf) => leaf.fetch(),
+        }
+    }
+}
+
+/// The leaves of a table, in order.
+pub(crate) enum Leaves {
+    Ints(tree::Leaves<i64, Packed>),
+    Keys(tree::Leaves<Key, Packed>),
+}
+
+impl Leaves {
+    /// The rows of the next one.
+    pub(crate) fn next(&mut self) -> Option<Window> {
+        let (leaf, end) = match self {
+            Leaves::Ints(leaves) => {
+                leaves.next().map(|leaf| (leaf.len(), leaf)).map(|(end, leaf)| (Leaf::Ints(leaf), end))?
+            }
+            Leaves::Keys(leaves) => {
+                leaves.next().map(|leaf| (leaf.len(), leaf)).map(|(end, leaf)| (Leaf::Keys(leaf), end))?
+            }
+        };
+        Some(Window { leaf, at: 0, end, taken: 0 })
+    }
+
+    /// Lets go of one.
+    pub(crate) fn give_back(&self, window: Window) {
+        match (self, window.leaf) {
+            (Leaves::Ints(leaves), Leaf::Ints(leaf)) => leaves.give_back(leaf),
+            (Leaves::Keys(leaves), Leaf::Keys(leaf)) => leaves.give_back(leaf),
+            _ => {}
         }
     }
 }
@@ -479,7 +478,8 @@ mod tests {
         assert_eq!(rows.len(), model.len());
         let model = model.iter().map(|(key, row)| (key.clone(), &**row));
         assert!(rows.iter().eq(model.clone()));
-        let leaves: Vec<_> = rows.clone().into_leaves().collect();
+        let mut leaves = rows.clone().into_leaves();
+        let leaves: Vec<_> = std::iter::from_fn(|| leaves.next()).collect();
         assert!(leaves.iter().flat_map(Window::rows).eq(model.clone().map(|(_, row)| row)));
         assert!(descending(rows, Bound::Unbounded).into_iter().eq(model.rev().map(|(key, row)| (key, row.to_vec()))));
     }

@@ -20,7 +20,7 @@ use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::limits::NAME_BYTES_MAX;
 use crate::mutation::{CommitReader, Event};
 use crate::row::{self, Parts, RowCopy, RowRef, Shapes, Summary, Tag};
-use crate::rows::{self, Rows, Window};
+use crate::rows::{self, Leaves, Rows};
 use crate::tree::{Tree, WARM_MAX};
 use crate::value::Key;
 use crate::wire::{self, Malformed};
@@ -123,8 +123,8 @@ impl TableState {
         &self.rows
     }
 
-    /// The rows, leaf by leaf, each of which is let go of when it is dropped; and what it takes to read them.
-    pub(crate) fn into_leaves(self) -> (impl Iterator<Item = Window>, Shapes) {
+    /// The rows, leaf by leaf, each of which is let go of when it is given back; and what it takes to read them.
+    pub(crate) fn into_leaves(self) -> (Leaves, Shapes) {
         (self.rows.into_leaves(), self.shapes)
     }
 

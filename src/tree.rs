@@ -11,17 +11,20 @@
 
 mod join;
 mod leaf;
+mod spare;
 mod walk;
 
 use std::borrow::Borrow;
 use std::ops::Bound;
+use std::sync::Arc as StdArc;
 
 use arrayvec::ArrayVec;
 use triomphe::Arc;
 
 pub(crate) use self::leaf::{LEAF_MAX, Values};
 use self::leaf::{Leaf, partition};
-pub(crate) use self::walk::{Iter, SharedLeaf, WARM_MAX};
+use self::spare::Spare;
+pub(crate) use self::walk::{Iter, Leaves, SharedLeaf, WARM_MAX};
 use crate::memory;
 
 /// Children of an inner node, which is no larger with them than a leaf of integer keys.
@@ -62,11 +65,12 @@ struct Inner<K, V> {
 pub(crate) struct Tree<K, V> {
     root: Arc<Node<K, V>>,
     len: usize,
+    spare: StdArc<Spare<K, V>>,
 }
 
 impl<K, V> Clone for Tree<K, V> {
     fn clone(&self) -> Tree<K, V> {
-        Tree { root: self.root.clone(), len: self.len }
+        Tree { root: self.root.clone(), len: self.len, spare: StdArc::clone(&self.spare) }
     }
 }
 
@@ -75,7 +79,11 @@ type Split<K, V> = Option<(K, Arc<Node<K, V>>)>;
 
 impl<K: Ord + Clone, V: Values> Tree<K, V> {
     pub(crate) fn new() -> Tree<K, V> {
-        Tree { root: Node::new(Kind::Leaf(Leaf::new())), len: 0 }
+        Tree::of(Node::new(Kind::Leaf(Leaf::new())), 0)
+    }
+
+    fn of(root: Arc<Node<K, V>>, len: usize) -> Tree<K, V> {
+        Tree { root, len, spare: Spare::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -126,7 +134,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         value: V::In<'v>,
         occupied: impl FnOnce(&mut V, usize, V::In<'v>),
     ) -> bool {
-        let (was_there, split) = insert(&mut self.root, key, value, occupied);
+        let (was_there, split) = insert(&mut self.root, &self.spare, key, value, occupied);
         self.grow(split);
         if !was_there {
             self.len = self.len.saturating_add(1);
@@ -176,7 +184,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         // Looked for first, so that a key that is not there costs no copies.
         let Some(value) = self.get(key) else { return false };
         old(value);
-        remove(&mut self.root, key);
+        remove(&mut self.root, &self.spare, key);
         self.len = self.len.saturating_sub(1);
         if self.root.size() == 0 {
             self.root = Node::new(Kind::Leaf(Leaf::new()));
@@ -308,11 +316,12 @@ impl<K: Ord + Clone, V: Values> Node<K, V> {
 /// Says whether the key had a value.
 fn insert<'v, K: Ord + Clone, V: Values>(
     node: &mut Arc<Node<K, V>>,
+    spare: &Spare<K, V>,
     key: K,
     value: V::In<'v>,
     occupied: impl FnOnce(&mut V, usize, V::In<'v>),
 ) -> (bool, Split<K, V>) {
-    match &mut Arc::make_mut(node).kind {
+    match &mut spare.own(node).kind {
         Kind::Leaf(leaf) => {
             let at = match leaf.find(&key) {
                 Ok(at) => {
@@ -333,7 +342,7 @@ fn insert<'v, K: Ord + Clone, V: Values>(
             half.keys.insert(at, key);
             half.values.insert(at, value);
             let least = right.keys.first().cloned();
-            (false, least.map(|least| (least, Node::new(Kind::Leaf(right)))))
+            (false, least.map(|least| (least, spare.with(Node { begin: [], kind: Kind::Leaf(right) }))))
         }
         Kind::Inner(inner) => {
             let at = inner.child_of(&key);
@@ -341,7 +350,7 @@ fn insert<'v, K: Ord + Clone, V: Values>(
                 unreachable!("an inner node has a child for every key")
             };
             child.prefetch();
-            let (was_there, split) = insert(child, key, value, occupied);
+            let (was_there, split) = insert(child, spare, key, value, occupied);
             (was_there, split.and_then(|(key, right)| inner.add(at, key, right)))
         }
     }
@@ -369,8 +378,12 @@ fn last_leaf<K: Ord + Clone, V: Values>(node: &mut Arc<Node<K, V>>) -> &mut Leaf
     }
 }
 
-fn remove<K: Ord + Clone + Borrow<Q>, V: Values, Q: Ord + ?Sized>(node: &mut Arc<Node<K, V>>, key: &Q) {
-    match &mut Arc::make_mut(node).kind {
+fn remove<K: Ord + Clone + Borrow<Q>, V: Values, Q: Ord + ?Sized>(
+    node: &mut Arc<Node<K, V>>,
+    spare: &Spare<K, V>,
+    key: &Q,
+) {
+    match &mut spare.own(node).kind {
         Kind::Leaf(leaf) => {
             if let Ok(at) = leaf.find(key) {
                 leaf.keys.remove(at);
@@ -380,7 +393,7 @@ fn remove<K: Ord + Clone + Borrow<Q>, V: Values, Q: Ord + ?Sized>(node: &mut Arc
         Kind::Inner(inner) => {
             let at = inner.child_of(key);
             if let Some(child) = inner.children.get_mut(at) {
-                remove(child, key);
+                remove(child, spare, key);
             }
             inner.mend(at);
         }
@@ -450,145 +463,4 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    fn put(tree: &mut Tree<u32, Vec<u32>>, key: u32, value: u32) -> Option<u32> {
-        let mut old = None;
-        let was_there = tree.insert(key, value, |values, at, value| {
-            old = values.get_mut(at).map(|old| std::mem::replace(old, value));
-        });
-        assert_eq!(was_there, old.is_some());
-        old
-    }
-
-    fn take(tree: &mut Tree<u32, Vec<u32>>, key: u32) -> Option<u32> {
-        let mut old = None;
-        assert_eq!(tree.remove(&key, |value| old = Some(*value)), old.is_some());
-        old
-    }
-
-    /// All entries up to a bound, leaf by leaf.
-    fn descending(tree: &Tree<u32, Vec<u32>>, to: Bound<&u32>) -> impl Iterator<Item = (u32, u32)> {
-        let mut all = Vec::new();
-        let mut to = to.cloned();
-        while let Some((leaf, end)) = tree.leaf_back_from(to.as_ref()) {
-            all.extend((0..end).rev().map(|at| (*leaf.key(at).unwrap(), *leaf.value(at).unwrap())));
-            to = Bound::Excluded(*leaf.key(0).unwrap());
-        }
-        all.into_iter()
-    }
-
-    pub(super) fn leaves<K, V>(node: &Node<K, V>) -> usize {
-        match &node.kind {
-            Kind::Leaf(_) => 1,
-            Kind::Inner(inner) => inner.children.iter().map(|child| leaves(child)).sum(),
-        }
-    }
-
-    pub(super) fn check(tree: &Tree<u32, Vec<u32>>, model: &BTreeMap<u32, u32>, rng: &mut fastrand::Rng) {
-        assert_eq!(tree.len(), model.len());
-        assert!(tree.iter().eq(model.iter()));
-        assert!(descending(tree, Bound::Unbounded).eq(model.iter().rev().map(|(k, v)| (*k, *v))));
-        for _ in 0..20 {
-            let key = rng.u32(0..700);
-            assert_eq!(tree.get(&key), model.get(&key));
-            for bound in [Bound::Included(&key), Bound::Excluded(&key)] {
-                assert!(tree.iter_from(bound).eq(model.range((bound, Bound::Unbounded))), "from {bound:?}");
-                let up = tree.leaf_from(bound).and_then(|(leaf, at)| Some((*leaf.key(at)?, *leaf.value(at)?)));
-                assert_eq!(up, model.range((bound, Bound::Unbounded)).next().map(|(k, v)| (*k, *v)));
-                let down = model.range((Bound::Unbounded, bound)).rev().map(|(k, v)| (*k, *v));
-                assert!(descending(tree, bound).eq(down), "to {bound:?}");
-            }
-        }
-        depth(&tree.root, None, None);
-    }
-
-    /// Checks order, separators and equal depth; gives the depth.
-    fn depth(node: &Node<u32, Vec<u32>>, least: Option<u32>, above: Option<u32>) -> usize {
-        match &node.kind {
-            Kind::Leaf(leaf) => {
-                assert_eq!(leaf.keys.len(), leaf.values.len());
-                assert!(leaf.keys.is_sorted());
-                assert!(leaf.keys.iter().all(|k| least.is_none_or(|l| *k >= l) && above.is_none_or(|a| *k < a)));
-                1
-            }
-            Kind::Inner(inner) => {
-                assert_eq!(inner.children.len(), inner.keys.len() + 1);
-                let bounds = |i: usize| {
-                    let low = if i == 0 { least } else { Some(inner.keys[i - 1]) };
-                    (low, inner.keys.get(i).copied().or(above))
-                };
-                let depths: Vec<usize> =
-                    inner.children.iter().enumerate().map(|(i, c)| depth(c, bounds(i).0, bounds(i).1)).collect();
-                assert!(depths.windows(2).all(|pair| pair[0] == pair[1]), "leaves at one depth");
-                assert_eq!(inner.is_lowest, depths[0] == 1);
-                depths[0] + 1
-            }
-        }
-    }
-
-    #[test]
-    fn it_is_an_ordered_map_and_its_copies_never_change() {
-        for seed in 0..60 {
-            let mut rng = fastrand::Rng::with_seed(seed);
-            let (mut tree, mut model) = (Tree::new(), BTreeMap::new());
-            let mut copies = Vec::new();
-            for step in 0..3_000_u32 {
-                // Phases that grow, shrink to nothing, and run in order.
-                let key = if seed % 3 == 0 { step % 700 } else { rng.u32(0..700) };
-                let grows = (step / 700) % 2 == 0;
-                if rng.u8(0..10) < if grows { 8 } else { 2 } {
-                    assert_eq!(put(&mut tree, key, step), model.insert(key, step), "seed {seed}");
-                } else {
-                    assert_eq!(take(&mut tree, key), model.remove(&key), "seed {seed}");
-                }
-                if let (Some(a), Some(b)) = (tree.get_mut(&(key / 2)), model.get_mut(&(key / 2))) {
-                    *a = step;
-                    *b = step;
-                }
-                if step % 250 == 0 {
-                    check(&tree, &model, &mut rng);
-                    copies.push((tree.clone(), model.clone()));
-                }
-            }
-            for (tree, model) in &copies {
-                check(tree, model, &mut rng);
-            }
-            for key in 0..700 {
-                assert_eq!(take(&mut tree, key), model.remove(&key));
-            }
-            check(&tree, &model, &mut rng);
-            assert_eq!(tree.iter().next(), None);
-        }
-    }
-
-    #[test]
-    fn entries_appended_are_those_that_insertion_makes_and_fill_the_leaves() {
-        for (first, more) in [(0, 5), (0, 10_000), (7, 3_000), (48, 48), (1_000, 100), (2_000, 0)] {
-            let (mut tree, mut model) = (Tree::new(), BTreeMap::new());
-            for key in 0..first {
-                put(&mut tree, key, key);
-                model.insert(key, key);
-            }
-            let before = (tree.clone(), model.clone());
-            let mut values = first..first + more;
-            tree.append(first..first + more, |leaf, n| leaf.extend(values.by_ref().take(n)));
-            model.extend((first..first + more).map(|key| (key, key)));
-            let mut rng = fastrand::Rng::with_seed(1);
-            check(&tree, &model, &mut rng);
-            check(&before.0, &before.1, &mut rng);
-            assert_eq!(leaves(&tree.root), model.len().div_ceil(LEAF_MAX).max(1));
-        }
-    }
-
-    #[test]
-    fn keys_in_order_fill_the_leaves() {
-        let mut tree = Tree::<i32, Vec<()>>::new();
-        for key in 0..10_000 {
-            assert!(!tree.insert(key, (), |_, _, ()| ()));
-        }
-        assert_eq!(leaves(&tree.root), 10_000_usize.div_ceil(LEAF_MAX));
-    }
-}
+mod tests;

@@ -36,8 +36,8 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
     /// The tree in so many parts that lie behind one another, or fewer; and between each two the least key that belongs to
     /// the right one. Each says that it has as many entries as the whole, until they are [united](Tree::unite).
     pub(crate) fn part(self, parts: usize) -> (Vec<K>, Vec<Tree<K, V>>) {
-        let Tree { root, len } = self;
-        let Kind::Inner(inner) = &root.kind else { return (Vec::new(), vec![Tree { root, len }]) };
+        let Tree { root, len, .. } = self;
+        let Kind::Inner(inner) = &root.kind else { return (Vec::new(), vec![Tree::of(root, len)]) };
         let share = inner.children.len().div_ceil(parts.max(1));
         let bounds = (1..).map_while(|n| inner.keys.get(share.saturating_mul(n).checked_sub(1)?).cloned()).collect();
         let groups = inner.children.chunks(share).enumerate().map(|(n, children)| {
@@ -48,7 +48,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
                 [only] => only.clone(),
                 _ => Node::over(keys.iter().cloned().collect(), children.iter().cloned().collect()),
             };
-            Tree { root, len }
+            Tree::of(root, len)
         });
         (bounds, groups.collect())
     }
@@ -64,7 +64,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         let lens = parts.iter().map(|part| part.len).fold(0, usize::saturating_add);
         let len = lens.saturating_sub(before.saturating_mul(others));
         if let Some(root) = root_over(&bounds, &parts) {
-            return Tree { root, len };
+            return Tree::of(root, len);
         }
         let mut parts = parts.into_iter();
         let mut whole = parts.next().unwrap_or_else(Tree::new);
@@ -74,7 +74,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
 
     /// The same values under other keys, which are in the same order.
     pub(crate) fn map_keys<L: Ord + Clone>(self, map: impl Fn(K) -> L) -> Tree<L, V> {
-        Tree { root: map_keys(self.root, &map), len: self.len }
+        Tree::of(map_keys(self.root, &map), self.len)
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) trait Values: Clone {
     fn get(&self, at: usize) -> Option<Self::Out<'_>>;
     fn insert(&mut self, at: usize, value: Self::In<'_>);
     fn remove(&mut self, at: usize);
+    fn clear(&mut self);
     /// Takes the values from a place on out.
     fn split_off(&mut self, at: usize) -> Self;
     /// Puts the values of a right neighbour behind the own ones.
@@ -51,6 +52,10 @@ impl<V: Clone> Values for Vec<V> {
 
     fn remove(&mut self, at: usize) {
         Vec::remove(self, at);
+    }
+
+    fn clear(&mut self) {
+        Vec::clear(self);
     }
 
     fn split_off(&mut self, at: usize) -> Vec<V> {

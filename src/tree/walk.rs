@@ -8,6 +8,7 @@ use triomphe::Arc;
 
 use super::join::for_each_leaf;
 use super::leaf::{Leaf, Values};
+use super::spare::Spare;
 use super::{Inner, Kind, Node, Tree};
 
 /// Keys that are warmed at once.
@@ -102,11 +103,6 @@ impl<K: Ord + Clone, V: Values> SharedLeaf<K, V> {
         self.leaf().values.get(at)
     }
 
-    /// Asks for the memory of all but the values.
-    pub(crate) fn prefetch(&self) {
-        self.0.prefetch();
-    }
-
     /// All values will be read soon.
     pub(crate) fn fetch(&self) {
         self.leaf().values.fetch();
@@ -130,9 +126,11 @@ impl<K: Ord + Clone, V: Values> SharedLeaf<K, V> {
 }
 
 impl<K: Ord + Clone, V: Values> Tree<K, V> {
-    /// Calls `take` with each leaf in order.
-    pub(crate) fn for_each_leaf(self, mut take: impl FnMut(SharedLeaf<K, V>)) {
-        for_each_leaf(self.root, &mut |leaf| take(SharedLeaf(leaf)));
+    /// All leaves in order, each of which is let go of when it is given back.
+    pub(crate) fn into_leaves(self) -> Leaves<K, V> {
+        let mut leaves = Vec::new();
+        for_each_leaf(self.root, &mut |leaf| leaves.push(SharedLeaf(leaf)));
+        Leaves { leaves: leaves.into_iter(), spare: self.spare }
     }
 
     /// The leaf that holds the first entry from a bound on, and which one that is.
@@ -192,6 +190,31 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
                 }
             }
         }
+    }
+}
+
+/// The leaves of a tree, in order.
+pub(crate) struct Leaves<K, V> {
+    leaves: std::vec::IntoIter<SharedLeaf<K, V>>,
+    spare: std::sync::Arc<Spare<K, V>>,
+}
+
+impl<K: Ord + Clone, V: Values> Leaves<K, V> {
+    pub(crate) fn next(&mut self) -> Option<SharedLeaf<K, V>> {
+        let leaf = self.leaves.next()?;
+        // While this one is read the next one's values come, and what says where those of the one after it are.
+        if let Some(next) = self.leaves.as_slice().first() {
+            next.fetch();
+        }
+        if let Some(after) = self.leaves.as_slice().get(1) {
+            after.0.prefetch();
+        }
+        Some(leaf)
+    }
+
+    /// Lets go of a leaf: the next copy of one is made where it was.
+    pub(crate) fn give_back(&self, leaf: SharedLeaf<K, V>) {
+        self.spare.give_back(leaf.0);
     }
 }
 

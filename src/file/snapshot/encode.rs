@@ -95,14 +95,15 @@ fn make<E>(
         frame::finish(&mut bytes, start, FrameKind::Table, seed, seq, Seq::ZERO);
         each(&mut bytes, 0)?;
 
-        let (leaves, shapes) = table.into_leaves();
-        for leaf in leaves {
+        let (mut leaves, shapes) = table.into_leaves();
+        while let Some(leaf) = leaves.next() {
             for row in leaf.rows() {
                 block.push(shapes.parts(row));
                 if block.bytes() >= BLOCK_BYTES && round.push(&mut block) {
                     round.finish(&mut each)?;
                 }
             }
+            leaves.give_back(leaf);
         }
         if block.len() > 0 {
             round.push(&mut block);
