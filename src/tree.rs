@@ -291,7 +291,7 @@ impl<K, V> Node<K, V> {
         Node::new(Kind::Inner(Inner { keys, children, is_lowest }))
     }
 
-    /// Asks for its memory, all of it at once.
+    /// Asks for its memory, all at once: of a leaf for what says where its values lie.
     fn prefetch(&self) {
         memory::prefetch(&self.begin, size_of::<Inner<K, V>>() / size_of::<u64>());
     }

@@ -44,14 +44,21 @@ fn a_commit_that_would_not_fit_into_a_frame_is_refused_before_anything_changes()
     let table = db.create_table("t", "id").unwrap();
     let before = db.digest();
     let large = "x".repeat(200 << 20);
-    let too_much = db.transaction(|tx| {
-        let table = tx.table("t")?;
-        for id in 0..6 {
-            table.insert(record! { "id": id, "x": large.as_str() })?;
-        }
-        Ok::<_, Error>(())
-    });
-    assert!(matches!(too_much, Err(Error::TooLarge { what: "one commit", .. })), "{too_much:?}");
+    for inserts in [true, false] {
+        let too_much = db.transaction(|tx| {
+            let table = tx.table("t")?;
+            for id in 0..6 {
+                let record = record! { "id": id, "x": large.as_str() };
+                if inserts {
+                    table.insert(record)?;
+                } else {
+                    table.upsert(record)?;
+                }
+            }
+            Ok::<_, Error>(())
+        });
+        assert!(matches!(too_much, Err(Error::TooLarge { what: "one commit", .. })), "{too_much:?}");
+    }
     let one = table.insert(record! { "x": "x".repeat(257 << 20) });
     assert!(matches!(one, Err(Error::TooLarge { what: "a record", .. })), "{one:?}");
     assert_eq!((db.digest(), db.seq().get()), (before, 1));
@@ -110,6 +117,28 @@ fn after_a_panic_inside_the_engine_reads_go_on_and_writes_are_refused() {
     assert_eq!(table.len().unwrap(), 0);
     assert!(matches!(table.insert(record! { "id": 1 }), Err(Error::Poisoned { .. })));
     assert!(matches!(db.transaction(|_| Ok::<_, Error>(())), Err(Error::Poisoned { .. })));
+}
+
+#[test]
+fn a_large_record_that_is_refused_leaves_no_memory_held() {
+    let db = DictDb::new();
+    let table = db.create_table("t", "id").unwrap();
+    table.insert(record! { "id": 1 }).unwrap();
+    let large = "x".repeat(4 << 20);
+    assert!(matches!(table.insert(record! { "id": 1, "x": large }), Err(Error::DuplicateKey { .. })));
+    assert!(db.shared.writer.lock().unwrap().frame_capacity() <= 1 << 20);
+}
+
+#[test]
+fn records_refused_together_take_no_automatic_key() {
+    let db = DictDb::new();
+    let table = db.create_table("t", "id").unwrap();
+    table.insert(record! { "id": 1 }).unwrap();
+    let before = db.digest();
+    let refused = table.insert_many([record! { "id": 1_000 }, record! { "id": 1 }]);
+    assert!(matches!(refused, Err(Error::DuplicateKey { .. })));
+    assert_eq!(db.digest(), before);
+    assert_eq!(table.insert(record! { "n": 1 }).unwrap(), Key::Int(2));
 }
 
 #[test]

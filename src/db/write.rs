@@ -204,11 +204,16 @@ impl DictDb {
         let mut state = self.write_state();
         let seq = next_seq(&state)?;
         let mut batch = Batch::new(&mut state, &mut writer.frame);
-        let value = operation(&mut batch)?;
-        if batch.is_empty() {
-            return Ok(value);
-        }
-        let start = batch.start();
+        let value = operation(&mut batch);
+        let (start, is_empty) = (batch.start(), batch.is_empty());
+        let value = match value {
+            Ok(value) if !is_empty => value,
+            nothing_done => {
+                drop(state);
+                writer.give_back();
+                return nothing_done;
+            }
+        };
         let logged = self.seal_commit(&mut state, &mut writer.frame, start, seq, time);
         drop(state);
         writer.give_back();
@@ -364,6 +369,11 @@ impl DictDb {
 }
 
 impl Writer {
+    #[cfg(test)]
+    pub(super) fn frame_capacity(&self) -> usize {
+        self.frame.capacity()
+    }
+
     fn give_back(&mut self) {
         for scratch in [&mut self.frame, &mut self.stored] {
             if scratch.capacity() > SCRATCH_BYTES_MAX {

@@ -12,10 +12,10 @@ use triomphe::Arc;
 use super::leaf::Values;
 use super::{Kind, Node};
 
-/// More than so many, a megabyte and a half, are given back.
+/// More than so many of a table, a megabyte and a half with integer keys, are given back.
 const SPARE_MAX: usize = 1_024;
 
-/// Empty leaves. A tree and its copies have the same ones.
+/// Empty leaves. A tree and copies of it have the same ones.
 #[derive(Debug)]
 pub(super) struct Spare<K, V>(Mutex<Vec<Arc<Node<K, V>>>>);
 
@@ -125,6 +125,8 @@ mod tests {
         tree.insert(1, 7, |values, at, value| values[at] = value);
         used_up(copy);
         assert_eq!(kept(&tree), 1, "of that one the tree has a copy");
+        let is_empty = |node: &Arc<Node<u32, Vec<u32>>>| matches!(&node.kind, Kind::Leaf(leaf) if leaf.keys.is_empty() && leaf.values.is_empty());
+        assert!(tree.spare.0.lock().unwrap().iter().all(is_empty), "it holds no values");
         let copy = tree.clone();
         tree.insert(999, 7, |values, at, value| values[at] = value);
         assert_eq!(kept(&tree), 0);
