@@ -1,12 +1,12 @@
 //! The rows of one leaf of a table's tree, one behind the other in a few pieces of memory.
 //!
 //! A row of its own allocation costs that allocation's header, a pointer to it and a miss to follow it; here it costs
-//! the four bytes that say where it lies. A new row goes to the tail, which is part of the leaf itself: what is looked at to
-//! find its place is next to where it goes. A tail that is full becomes a piece. Longer rows go to the end of the last piece,
-//! and where that is full to another one, so that nothing moves when a leaf grows. Copies of a leaf share its pieces: to add a
-//! longer row to a copy takes a copy of the last piece, unless more than a kilobyte of that is used. Rows replaced or removed stay as garbage until that is a quarter
-//! of all, which is then written anew; a row that grows a little has its piece written anew. A row too big for a piece is an
-//! allocation of its own, shared as well.
+//! the four bytes that say where it lies. A new row goes to the tail, which is part of the leaf itself: what is looked at
+//! to find its place is next to where it goes. A tail that is full becomes a piece. Longer rows go to the end of the last
+//! piece, and where that is full to another one, so that nothing moves when a leaf grows. Copies of a leaf share its
+//! pieces: to add a longer row to a copy takes a copy of the last piece, unless more than a kilobyte of that is used. Rows
+//! replaced or removed stay as garbage until that is a quarter of all, which is then written anew; a row that grows a
+//! little has its piece written anew. A row too big for a piece is an allocation of its own, shared as well.
 
 mod span;
 
