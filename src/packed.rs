@@ -94,9 +94,6 @@ impl Packed {
         let (mut bytes, mut split) = (Vec::with_capacity(inline), 0);
         for (n, row) in rows.enumerate() {
             let (offset, len) = (bytes.len(), row.stored_len());
-            if n == before {
-                split = offset;
-            }
             let span = if is_inline(len) {
                 row.append_to(&mut bytes);
                 if n < before { Span::new(self.pieces.len(), offset, len) } else { self.take_tail(len) }
@@ -106,9 +103,11 @@ impl Packed {
                 self.store_apart(Row::new(&whole))
             };
             self.spans.push(span);
+            if n < before {
+                split = bytes.len();
+            }
         }
-        let in_piece = if before == lens.len() { bytes.len() } else { split };
-        let (in_piece, in_tail) = bytes.split_at_checked(in_piece).unwrap_or_default();
+        let (in_piece, in_tail) = bytes.split_at_checked(split).unwrap_or_default();
         if !in_piece.is_empty() {
             self.used = in_piece.len();
             self.pieces.push(Arc::from(in_piece));

@@ -285,13 +285,9 @@ pub(crate) enum Leaves {
 impl Leaves {
     /// The rows of the next one.
     pub(crate) fn next(&mut self) -> Option<Window> {
-        let (leaf, end) = match self {
-            Leaves::Ints(leaves) => {
-                leaves.next().map(|leaf| (leaf.len(), leaf)).map(|(end, leaf)| (Leaf::Ints(leaf), end))?
-            }
-            Leaves::Keys(leaves) => {
-                leaves.next().map(|leaf| (leaf.len(), leaf)).map(|(end, leaf)| (Leaf::Keys(leaf), end))?
-            }
+        let (end, leaf) = match self {
+            Leaves::Ints(leaves) => leaves.next().map(|leaf| (leaf.len(), Leaf::Ints(leaf)))?,
+            Leaves::Keys(leaves) => leaves.next().map(|leaf| (leaf.len(), Leaf::Keys(leaf)))?,
         };
         Some(Window { leaf, at: 0, end, taken: 0 })
     }

@@ -42,11 +42,6 @@ impl<K: Clone, V: Values> Spare<K, V> {
         }
     }
 
-    /// A node like this one.
-    pub(super) fn copy_of(&self, node: &Node<K, V>) -> Arc<Node<K, V>> {
-        self.with(node.clone())
-    }
-
     /// A node that is this.
     pub(super) fn with(&self, node: Node<K, V>) -> Arc<Node<K, V>> {
         let Some(mut spare) = self.take() else { return Arc::new(node) };
@@ -62,7 +57,7 @@ impl<K: Clone, V: Values> Spare<K, V> {
     /// Access for change: a node that a copy of the tree sees is copied first.
     pub(super) fn own<'n>(&self, node: &'n mut Arc<Node<K, V>>) -> &'n mut Node<K, V> {
         if !node.is_unique() {
-            *node = self.copy_of(node);
+            *node = self.with((**node).clone());
         }
         Arc::make_mut(node)
     }
