@@ -16,23 +16,35 @@ const BUFFER_BYTES: usize = 256 << 10;
 const WAY_BYTES: u64 = 2 << 20;
 const PAGE_BYTES: u64 = 4_096;
 
-/// A file that is being written, with the hashes of what went into it so far.
+/// A file that is being written, with the checksum of what went into it so far.
 pub(crate) struct Sink {
     file: Box<dyn WriteFile>,
     /// The temporary name, for messages.
     path: PathBuf,
     buffer: Vec<u8>,
-    content: Xxh3Default,
-    crc: crc32fast::Hasher,
+    checksum: Checksum,
     /// Bytes written, and how many of them are on their way to the disk.
     written: u64,
     on_their_way: u64,
 }
 
+/// What the seal of a file says of all the bytes before it.
+enum Checksum {
+    /// XXH3-128, in binary files.
+    Content(Box<Xxh3Default>),
+    /// CRC-32, in JSON.
+    Crc(crc32fast::Hasher),
+}
+
 impl Sink {
     fn new(file: Box<dyn WriteFile>, path: PathBuf) -> Sink {
-        let (buffer, content, crc) = (Vec::new(), Xxh3Default::new(), crc32fast::Hasher::new());
-        Sink { file, path, buffer, content, crc, written: 0, on_their_way: 0 }
+        let checksum = Checksum::Content(Box::default());
+        Sink { file, path, buffer: Vec::new(), checksum, written: 0, on_their_way: 0 }
+    }
+
+    /// Says before the first byte that the seal will be one of JSON's.
+    pub(crate) fn seal_with_crc(&mut self) {
+        self.checksum = Checksum::Crc(crc32fast::Hasher::new());
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
@@ -54,13 +66,19 @@ impl Sink {
     /// XXH3-128 of all bytes put so far.
     pub(crate) fn content(&mut self) -> Result<u128> {
         self.flush()?;
-        Ok(self.content.digest128())
+        match &self.checksum {
+            Checksum::Content(content) => Ok(content.digest128()),
+            Checksum::Crc(_) => unreachable!("a binary file"),
+        }
     }
 
-    /// CRC-32 of all bytes put so far.
+    /// CRC-32 of all bytes put so far, after [`seal_with_crc`](Self::seal_with_crc).
     pub(crate) fn crc(&mut self) -> Result<u32> {
         self.flush()?;
-        Ok(self.crc.clone().finalize())
+        match &self.checksum {
+            Checksum::Crc(crc) => Ok(crc.clone().finalize()),
+            Checksum::Content(_) => unreachable!("a JSON file"),
+        }
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -72,8 +90,10 @@ impl Sink {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.content.update(bytes);
-        self.crc.update(bytes);
+        match &mut self.checksum {
+            Checksum::Content(content) => content.update(bytes),
+            Checksum::Crc(crc) => crc.update(bytes),
+        }
         self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
         self.written = self.written.saturating_add(bytes.len() as u64);
         if self.written.saturating_sub(self.on_their_way) >= WAY_BYTES {
@@ -216,19 +236,25 @@ mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
 
-    fn written_in_pieces(bytes: &[u8], pieces: impl Fn(u64) -> usize) {
+    fn written_in_pieces(bytes: &[u8], with_crc: bool, pieces: impl Fn(u64) -> usize) {
         let storage = MemoryStorage::new();
         let path = Path::new("dir/file");
         storage.create_dir_all(Path::new("dir")).unwrap();
         let fill = |sink: &mut Sink| {
+            if with_crc {
+                sink.seal_with_crc();
+            }
             let (mut rest, mut n) = (bytes, 0);
             while !rest.is_empty() {
                 let (piece, behind) = rest.split_at(pieces(n).min(rest.len()));
                 sink.put(piece)?;
                 (rest, n) = (behind, n + 1);
             }
-            assert_eq!(sink.content()?, xxh3_128(bytes));
-            assert_eq!(sink.crc()?, crc32fast::hash(bytes));
+            if with_crc {
+                assert_eq!(sink.crc()?, crc32fast::hash(bytes));
+            } else {
+                assert_eq!(sink.content()?, xxh3_128(bytes));
+            }
             sink.put(b"end")
         };
         let ((), written) = publish(&storage, path, Existing::Refuse, fill).unwrap();
@@ -241,9 +267,11 @@ mod tests {
         let bytes: Vec<u8> = (0..20_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         for len in [0, 1, BUFFER_BYTES, BUFFER_BYTES + 1, WAY_BYTES as usize, bytes.len()] {
             let bytes = &bytes[..len];
-            written_in_pieces(bytes, |_| 300_000);
-            written_in_pieces(bytes, |n| [100, 5_000_000, 70_000, BUFFER_BYTES][n as usize % 4]);
-            written_in_pieces(bytes, |_| 9_000);
+            for with_crc in [false, true] {
+                written_in_pieces(bytes, with_crc, |_| 300_000);
+                written_in_pieces(bytes, with_crc, |n| [100, 5_000_000, 70_000, BUFFER_BYTES][n as usize % 4]);
+                written_in_pieces(bytes, with_crc, |_| 9_000);
+            }
         }
     }
 

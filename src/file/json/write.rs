@@ -199,6 +199,7 @@ impl<'s> Document<'s> {
         snapshot: bool,
         counts: (u64, u64),
     ) -> Result<Document<'s>> {
+        sink.seal_with_crc();
         let mut out = Document { sink, scratch: Vec::new() };
         let head = Head {
             snapshot,
