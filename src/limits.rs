@@ -35,7 +35,11 @@ pub(crate) const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// What a log segment is made with and grows by where nobody says otherwise.
 pub(crate) const PREALLOCATE_BYTES_DEFAULT: u64 = 1 << 20;
 
-/// Bytes of the log that gather at most before they are written, where nothing calls for that earlier.
+/// Bytes of the log that gather at most before they are written, where no sync is wanted: few enough that they are still in
+/// the processor's caches, and that whoever has to wait for a core meanwhile does not wait long.
+pub(crate) const WRITTEN_BYTES: usize = 512 << 10;
+
+/// Bytes of the log that gather at most before they are synced, where nothing calls for that earlier.
 pub(crate) const GATHERED_BYTES_MAX: usize = 2 << 20;
 
 /// Writers wait once this many bytes of the log have not been written.

@@ -14,7 +14,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// The disk is kept busy with what is there: each so many bytes are sent on their way while more are made, so that the
 /// sync, for which everybody waits, finds little left to do.
 const WAY_BYTES: u64 = 2 << 20;
-const PAGE_BYTES: u64 = 4_096;
+pub(crate) const PAGE_BYTES: u64 = 4_096;
 
 /// A file that is being written, with the checksum of what went into it so far.
 pub(crate) struct Sink {

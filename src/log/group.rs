@@ -23,8 +23,15 @@ pub(crate) trait Sink {
     /// Why it could not.
     type Error;
 
-    /// Writes frames; each mark stands at an offset in `bytes`, in rising order. `last` is the last frame's seq.
-    fn write(&mut self, bytes: &[u8], marks: Vec<(usize, Self::Mark)>, last: u64) -> Result<(), Self::Error>;
+    /// Writes frames, each whole in one of the buffers; each mark stands at an offset in all their bytes, in rising order.
+    /// `last` is the last frame's seq. For the goal `Synced` a sync follows.
+    fn write(
+        &mut self,
+        buffers: &[Vec<u8>],
+        marks: Vec<(usize, Self::Mark)>,
+        last: u64,
+        goal: Goal,
+    ) -> Result<(), Self::Error>;
 
     /// Makes all that was written durable.
     fn sync(&mut self) -> Result<(), Self::Error>;
@@ -62,11 +69,12 @@ pub(crate) struct Group<S: Sink> {
 }
 
 struct Queue<S: Sink> {
-    /// Frames not written yet, and the marks between them.
-    pending: Vec<u8>,
+    /// Frames not written yet, how many bytes they are, and the marks between them.
+    pending: Vec<Vec<u8>>,
+    bytes: usize,
     marks: Vec<(usize, S::Mark)>,
-    /// The buffer that the next leader leaves in `pending`'s place.
-    spare: Vec<u8>,
+    /// Empty buffers.
+    spare: Vec<Vec<u8>>,
     reached: Reached,
     /// Where it is not here, somebody leads.
     sink: Option<S>,
@@ -76,24 +84,58 @@ struct Queue<S: Sink> {
     failed: Option<Arc<S::Error>>,
 }
 
-/// A buffer larger than this is given back once it is written.
-const SPARE_BYTES_MAX: usize = 32 << 20;
-/// One larger than this is given back as well where a tenth of it was needed, or nothing came meanwhile.
-const IDLE_BYTES_MAX: usize = 1 << 20;
+/// The bytes of the first buffer, and the most of one, where no frame needs more: each is as large as all before it. None
+/// grows, for whoever commits at that moment would copy what others have appended, into memory that the system has yet to
+/// find.
+const BUFFER_BYTES_MIN: usize = 16 << 10;
+const BUFFER_BYTES_MAX: usize = 512 << 10;
+/// Empty buffers kept while more frames come, and while none do.
+const SPARES_MAX: usize = 64;
+const IDLE_SPARES_MAX: usize = 2;
 
-/// Whether a buffer is worth keeping after a group of so many bytes.
-fn is_worth_keeping(buffer: &Vec<u8>, used: usize, is_idle: bool) -> bool {
-    let capacity = buffer.capacity();
-    capacity <= IDLE_BYTES_MAX || (capacity <= SPARE_BYTES_MAX && used > capacity / 10 && !is_idle)
+impl<S: Sink> Queue<S> {
+    fn push(&mut self, frame: &[u8]) {
+        let fits = |buffer: &Vec<u8>| buffer.capacity().saturating_sub(buffer.len()) >= frame.len();
+        if !self.pending.last().is_some_and(fits) {
+            let spare = self.spare.pop_if(|spare| fits(spare));
+            let bytes = self.bytes.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX).max(frame.len());
+            self.pending.push(spare.unwrap_or_else(|| Vec::with_capacity(bytes)));
+        }
+        if let Some(buffer) = self.pending.last_mut() {
+            buffer.extend_from_slice(frame);
+            self.bytes = self.bytes.saturating_add(frame.len());
+        }
+    }
+
+    /// Takes back the buffers of frames that were written.
+    fn give_back(&mut self, written: Vec<Vec<u8>>) {
+        let max = if self.pending.is_empty() { IDLE_SPARES_MAX } else { SPARES_MAX };
+        for mut buffer in written {
+            // One that a large frame needed is not kept.
+            if buffer.capacity() < BUFFER_BYTES_MAX.saturating_mul(2) {
+                buffer.clear();
+                self.spare.push(buffer);
+            }
+        }
+        self.spare.truncate(max);
+    }
 }
 
 impl<S: Sink> Group<S> {
     /// A log that is durable up to `synced`. Frames behind it may be pending already.
     pub(crate) fn new(sink: S, synced: u64) -> Group<S> {
         let reached = Reached { appended: synced, written: synced, synced };
-        let (pending, spare, marks) = (Vec::new(), Vec::new(), Vec::new());
-        let leading = (synced, Goal::Synced);
-        let queue = Queue { pending, marks, spare, reached, sink: Some(sink), turn: 0, leading, failed: None };
+        let queue = Queue {
+            pending: Vec::new(),
+            bytes: 0,
+            marks: Vec::new(),
+            spare: Vec::new(),
+            reached,
+            sink: Some(sink),
+            turn: 0,
+            leading: (synced, Goal::Synced),
+            failed: None,
+        };
         Group {
             queue: Mutex::new(queue),
             rooms: [Condvar::new(), Condvar::new()],
@@ -114,9 +156,9 @@ impl<S: Sink> Group<S> {
         if let Some(failed) = &queue.failed {
             return Err(Arc::clone(failed));
         }
-        queue.pending.extend_from_slice(frame);
+        queue.push(frame);
         queue.reached.appended = seq;
-        let pending = queue.pending.len();
+        let pending = queue.bytes;
         if let Some(mark) = mark() {
             queue.marks.push((pending, mark));
         }
@@ -185,9 +227,9 @@ impl<S: Sink> Group<S> {
 
     /// Writes what is pending, and tells everybody what became of it, whatever that is. Gives the seq reached.
     fn lead(&self, mut queue: MutexGuard<'_, Queue<S>>, mut sink: S, goal: Goal) -> Result<u64, Arc<S::Error>> {
-        let spare = mem::take(&mut queue.spare);
-        let mut bytes = mem::replace(&mut queue.pending, spare);
+        let buffers = mem::take(&mut queue.pending);
         let marks = mem::take(&mut queue.marks);
+        queue.bytes = 0;
         let last = queue.reached.appended;
         let turn = queue.turn.wrapping_add(1);
         queue.turn = turn;
@@ -195,13 +237,11 @@ impl<S: Sink> Group<S> {
         drop(queue);
 
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            if !bytes.is_empty() {
-                sink.write(&bytes, marks, last)?;
+            if !buffers.is_empty() {
+                sink.write(&buffers, marks, last, goal)?;
             }
             if goal == Goal::Synced { sink.sync() } else { Ok(()) }
         }));
-        let used = bytes.len();
-        bytes.clear();
 
         let mut queue = self.lock();
         let outcome = match outcome.unwrap_or_else(|_| Err(S::panicked())) {
@@ -215,13 +255,7 @@ impl<S: Sink> Group<S> {
             }
             Err(error) => Err(self.fail(&mut queue, error)),
         };
-        let is_idle = queue.pending.is_empty();
-        if is_worth_keeping(&bytes, used, is_idle) {
-            queue.spare = bytes;
-        }
-        if is_idle && !is_worth_keeping(&queue.pending, used, is_idle) {
-            queue.pending = Vec::new();
-        }
+        queue.give_back(buffers);
         queue.sink = Some(sink);
         drop(queue);
         self.room(turn).notify_all();

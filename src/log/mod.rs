@@ -27,3 +27,85 @@ pub(crate) use group::{Goal, Group, Reached};
 pub(crate) use reader::{Ending, SegmentReader};
 pub(crate) use verdict::{Found, Verdict, judge};
 pub(crate) use writer::{LogWriter, SegmentEnd, Stamps, TornTail};
+
+#[cfg(test)]
+mod tests {
+    use super::group::Sink;
+    use super::*;
+
+    /// Keeps all that it is given.
+    #[derive(Default)]
+    struct Kept {
+        bytes: Vec<u8>,
+        marks: Vec<(usize, u64)>,
+        capacity: usize,
+    }
+
+    impl Sink for Kept {
+        type Mark = u64;
+        type Error = &'static str;
+
+        fn write(
+            &mut self,
+            buffers: &[Vec<u8>],
+            marks: Vec<(usize, u64)>,
+            _: u64,
+            _: Goal,
+        ) -> Result<(), &'static str> {
+            let before = self.bytes.len();
+            self.marks.extend(marks.into_iter().map(|(at, mark)| (before + at, mark)));
+            self.bytes.extend(buffers.iter().flatten());
+            self.capacity = buffers.iter().map(Vec::capacity).sum();
+            Ok(())
+        }
+
+        fn sync(&mut self) -> Result<(), &'static str> {
+            Ok(())
+        }
+
+        fn panicked() -> &'static str {
+            "panicked"
+        }
+    }
+
+    #[test]
+    fn frames_and_marks_of_any_size_arrive_as_they_were_appended() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let group = Group::new(Kept::default(), 0);
+        let (mut bytes, mut marks) = (Vec::new(), Vec::new());
+        for seq in 1..=2_000 {
+            let most = [10, 300, 40_000, 1_500_000][[0, 1, 1, 1, 1, 2, 2, 3][random.usize(0..8)]];
+            // Rather few of the largest.
+            let len = if most > 1_000_000 && random.u8(0..8) > 0 { 7 } else { random.usize(1..most) };
+            let frame: Vec<u8> = (0..len).map(|n| (n as u64 ^ seq) as u8).collect();
+            bytes.extend_from_slice(&frame);
+            let is_marked = random.bool();
+            group.append(seq, &frame, || is_marked.then_some(seq)).unwrap();
+            if is_marked {
+                marks.push((bytes.len(), seq));
+            }
+            if random.u8(0..30) == 0 {
+                group.reach(seq, if random.bool() { Goal::Written } else { Goal::Synced }).unwrap();
+            }
+        }
+        group.reach(2_000, Goal::Synced).unwrap();
+        let kept = group.end("ended").unwrap();
+        assert!(kept.bytes == bytes);
+        assert_eq!(kept.marks, marks);
+    }
+
+    /// The longest pauses of a writer were those in which it moved megabytes that others had appended.
+    #[test]
+    fn a_commit_moves_nothing_of_what_has_gathered_and_takes_little_memory() {
+        let group = Group::new(Kept::default(), 0);
+        for (seq, len) in (1..).zip([100; 80_000].into_iter().chain([3_000_000, 100, 100])) {
+            let frame = vec![1; len];
+            let used = allocation_counter::measure(|| drop(group.append(seq, &frame, || None)));
+            assert!(used.bytes_max <= (len as u64).max(512 << 10) + (16 << 10), "{seq}: {used:?}");
+        }
+        group.reach(80_003, Goal::Written).unwrap();
+        let kept = group.end("ended").unwrap();
+        let all = kept.bytes.len();
+        assert!(kept.capacity < all + (1 << 20), "{} bytes for {all}", kept.capacity);
+    }
+}

@@ -7,6 +7,7 @@
 //! segment begins after, its base, is the word on how far the one before it reaches: see
 //! [`begin_segment`](LogWriter::begin_segment) for the order of steps and what a crash leaves between them.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,11 +18,11 @@ use crate::error::{Error, Result};
 use crate::file::header::{FileKind, Header};
 use crate::file::name::Stamp;
 use crate::file::seal::{SEAL_BYTES, Seal};
-use crate::file::sink::{Existing, create_temp, publish};
+use crate::file::sink::{Existing, PAGE_BYTES, create_temp, publish};
 use crate::file::store_name::{StoreFile, StoreName};
 use crate::frame::FrameKind;
 use crate::history::{Point, Timestamp};
-use crate::log::group::Sink;
+use crate::log::group::{Goal, Sink};
 use crate::log::reader::SegmentReader;
 use crate::state::Identity;
 use crate::storage::{Storage, WriteFile};
@@ -88,6 +89,9 @@ pub(crate) struct LogWriter {
     pub(crate) active: Option<Active>,
 }
 
+/// Bytes that are sent on their way to the disk at once. (Many at a time would keep a core busy for long.)
+const WAY_BYTES: u64 = 256 << 10;
+
 /// The segment that is being written.
 pub(crate) struct Active {
     file: Box<dyn WriteFile>,
@@ -102,6 +106,8 @@ pub(crate) struct Active {
     content: Xxh3Default,
     /// Whether something was written since the last sync.
     dirty: bool,
+    /// Up to where the system was told that it will be synced.
+    on_its_way: u64,
     /// Set once it is full.
     end: Option<SegmentEnd>,
 }
@@ -117,17 +123,19 @@ impl Sink for LogWriter {
     type Error = Error;
 
     /// A mark ends the segment behind the frame before it.
-    fn write(&mut self, bytes: &[u8], marks: Vec<(usize, SegmentEnd)>, _last: u64) -> Result<()> {
+    fn write(&mut self, buffers: &[Vec<u8>], marks: Vec<(usize, SegmentEnd)>, _last: u64, goal: Goal) -> Result<()> {
+        let mut rest: VecDeque<&[u8]> = buffers.iter().map(Vec::as_slice).collect();
         let mut from = 0_usize;
         for (at, end) in marks {
-            self.put(bytes.get(from..at).unwrap_or_default())?;
+            let before = take(&mut rest, at.saturating_sub(from));
+            self.put(&before, goal)?;
             if let Some(active) = &mut self.active {
                 active.end = Some(end);
             }
             self.base = end;
             from = at;
         }
-        self.put(bytes.get(from..).unwrap_or_default())
+        self.put(rest.make_contiguous(), goal)
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -140,15 +148,15 @@ impl Sink for LogWriter {
 }
 
 impl LogWriter {
-    fn put(&mut self, frames: &[u8]) -> Result<()> {
-        if frames.is_empty() {
+    fn put(&mut self, frames: &[&[u8]], goal: Goal) -> Result<()> {
+        if bytes_of(frames) == 0 {
             return Ok(());
         }
         if self.active.as_ref().is_none_or(|active| active.end.is_some()) {
             return self.begin_segment(frames);
         }
         match &mut self.active {
-            Some(active) => active.append(frames),
+            Some(active) => active.append(frames, goal),
             None => unreachable!("a segment was begun"),
         }
     }
@@ -166,7 +174,7 @@ impl LogWriter {
     ///    lie behind that is dead. A crash in between leaves it there or not, both whole.
     /// 5. The old segment gets its seal, which promises that there is a next one. A crash leaves it open; its end is
     ///    known all the same. Nothing of it is synced: nothing depends on it.
-    fn begin_segment(&mut self, frames: &[u8]) -> Result<()> {
+    fn begin_segment(&mut self, frames: &[&[u8]]) -> Result<()> {
         self.keep_torn_tail()?;
         if let Some(old) = &mut self.active {
             old.sync()?;
@@ -258,12 +266,13 @@ impl LogWriter {
 }
 
 impl Active {
-    fn make(file: Box<dyn WriteFile>, path: PathBuf, header: &Header, base: Point, frames: &[u8]) -> Result<Active> {
+    fn make(file: Box<dyn WriteFile>, path: PathBuf, header: &Header, base: Point, frames: &[&[u8]]) -> Result<Active> {
         let content = Xxh3Default::new();
         let step = u64::from(header.preallocation).max(1);
-        let mut active = Active { file, path, base, at: 0, allocated: 0, step, content, dirty: false, end: None };
+        let mut active =
+            Active { file, path, base, at: 0, allocated: 0, step, content, dirty: false, on_its_way: 0, end: None };
         active.write(&header.encode())?;
-        active.write(frames)?;
+        active.write_each(frames)?;
         active.fill_step()?;
         active.file.sync().map_err(Error::io("sync", &active.path))?;
         active.dirty = false;
@@ -271,19 +280,21 @@ impl Active {
     }
 
     /// Writes frames; where they need more than is allocated, that first, synced, so that no frame lies in bytes whose
-    /// place in the file a crash could take away. A step of frames or more at once come without, and so do all behind
-    /// them up to the next sync: that one makes the place of all of them, and writes the zeros behind them first.
-    fn append(&mut self, frames: &[u8]) -> Result<()> {
-        let end = self.at.saturating_add(frames.len() as u64);
-        if end <= self.allocated || self.at > self.allocated || frames.len() as u64 >= self.step {
-            return self.write(frames);
+    /// place in the file a crash could take away. A step of frames or more at once come without, as do those that no sync
+    /// follows, and all behind them up to the next sync: that one makes the place of all of them, and writes the zeros
+    /// behind them first.
+    fn append(&mut self, frames: &[&[u8]], goal: Goal) -> Result<()> {
+        let bytes = bytes_of(frames);
+        let end = self.at.saturating_add(bytes);
+        if end <= self.allocated || self.at > self.allocated || bytes >= self.step || goal == Goal::Written {
+            return self.write_each(frames);
         }
         let target = self.whole_steps(end);
         zeros(&mut *self.file, &self.path, self.allocated, target)?;
         self.allocated = target;
         self.dirty = true;
         self.sync()?;
-        self.write(frames)
+        self.write_each(frames)
     }
 
     /// Zeros up to a whole step.
@@ -300,6 +311,17 @@ impl Active {
         bytes.div_ceil(self.step).saturating_mul(self.step)
     }
 
+    fn write_each(&mut self, frames: &[&[u8]]) -> Result<()> {
+        frames.iter().try_for_each(|bytes| self.write(bytes))?;
+        // Perhaps nobody asks for a sync before the segment is full, and writers would wait while the disk takes in all of it.
+        let whole = self.at & !(PAGE_BYTES - 1);
+        if whole.saturating_sub(self.on_its_way) >= WAY_BYTES {
+            self.file.will_sync(self.on_its_way..whole);
+            self.on_its_way = whole;
+        }
+        Ok(())
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.dirty = true;
         self.file.write_all_at(bytes, self.at).map_err(Error::io("append to", &self.path))?;
@@ -313,6 +335,7 @@ impl Active {
             self.fill_step()?;
             self.file.sync_data().map_err(Error::io("sync", &self.path))?;
             self.dirty = false;
+            self.on_its_way = self.at;
         }
         Ok(())
     }
@@ -339,6 +362,27 @@ impl Active {
             tracing::debug!(file = %self.path.display(), %error, "a finished log segment keeps its preallocation");
         }
     }
+}
+
+fn bytes_of(frames: &[&[u8]]) -> u64 {
+    frames.iter().fold(0, |bytes, one| bytes.saturating_add(one.len() as u64))
+}
+
+/// Takes the first so many bytes off `frames`.
+fn take<'b>(frames: &mut VecDeque<&'b [u8]>, mut bytes: usize) -> Vec<&'b [u8]> {
+    let mut taken = Vec::new();
+    while let Some(first) = frames.front_mut()
+        && bytes > 0
+    {
+        let (now, rest) = first.split_at(bytes.min(first.len()));
+        bytes = bytes.saturating_sub(now.len());
+        taken.push(now);
+        *first = rest;
+        if rest.is_empty() {
+            frames.pop_front();
+        }
+    }
+    taken
 }
 
 /// Writes zeros to `[from, to)`: not a hole, whose place on the disk would still have to be found by a later sync.

@@ -1,5 +1,5 @@
-//! Threads of a store, where there have to be any: one that writes and syncs what commits leave to it, which is all of
-//! them but for `Durability::Sync`, and one that writes checkpoints for an automatic policy. Both end with the last
+//! Threads of a store, where there have to be any: one that writes what commits leave to it, which is all of them but for
+//! `Durability::Sync`, and syncs it under `Interval`, and one that writes checkpoints for an automatic policy. Both end with the last
 //! handle, or with `close`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -162,9 +162,12 @@ pub(crate) fn start(db: &DictDb) -> Result<()> {
             pause.signal.pause(every.saturating_sub(since));
             last = Some(db.clock().monotonic());
             store.mark_synced();
-            if let Err(error) = store.sync() {
+            // What nobody has asked to be durable is only handed over.
+            let is_manual = store.durability == Durability::Manual;
+            let done = if is_manual { store.write_out() } else { store.sync() };
+            if let Err(error) = done {
                 // Kept by the log: every later write and `close` tell it.
-                tracing::error!("the log cannot be made durable: {error}");
+                tracing::error!("the log cannot be written: {error}");
             }
         })?;
     }

@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::file::compression::Compression;
 use crate::file::store_name::StoreFile;
 use crate::history::{Lineage, Seq};
-use crate::limits::{GATHERED_BYTES_MAX, PENDING_BYTES_MAX};
+use crate::limits::{GATHERED_BYTES_MAX, PENDING_BYTES_MAX, WRITTEN_BYTES};
 use crate::log::{Goal, Group, LogWriter, Reached, SegmentEnd, SegmentReader, Stamps};
 use crate::ring::{RingBytes, RingSlice, Unserved};
 use crate::storage::{DirLock, Storage};
@@ -260,9 +260,9 @@ impl Store {
             return self.log.reach(seq.get(), Goal::Synced).map_err(poisoned);
         }
         let urgency = match self.durability {
-            _ if pending >= GATHERED_BYTES_MAX => 2,
-            Durability::Manual => return Ok(()),
-            _ => 1,
+            Durability::Manual if pending < WRITTEN_BYTES => return Ok(()),
+            Durability::Interval(_) if pending < GATHERED_BYTES_MAX => 1,
+            _ => 2,
         };
         // Most commits find it there already; it is taken back before the bytes that it is about are.
         if self.unsynced.load(Ordering::Acquire) < urgency
@@ -284,6 +284,12 @@ impl Store {
         }
         let appended = self.log.reached().appended;
         self.log.reach(appended, Goal::Synced).map_err(poisoned)
+    }
+
+    /// Hands everything appended so far to the system.
+    pub(crate) fn write_out(&self) -> Result<()> {
+        let appended = self.log.reached().appended;
+        self.log.reach(appended, Goal::Written).map_err(poisoned)
     }
 
     /// The seq that a frame made now may call durable.

@@ -59,8 +59,9 @@ impl Sink for Faulty {
     type Mark = u64;
     type Error = &'static str;
 
-    fn write(&mut self, bytes: &[u8], marks: Vec<(usize, u64)>, last: u64) -> Result<(), &'static str> {
+    fn write(&mut self, buffers: &[Vec<u8>], marks: Vec<(usize, u64)>, last: u64, _: Goal) -> Result<(), &'static str> {
         self.step()?;
+        let bytes = buffers.concat();
         // A frame is one byte here: the low byte of its seq.
         let before = self.disk.written.load(Ordering::SeqCst);
         let expected: Vec<u8> = (before + 1..=last).map(|seq| seq as u8).collect();

@@ -1,6 +1,7 @@
 //! Histories that end before their first commit.
 
 use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use dictdb::sim::{Budget, Fault, Repeat, SimStorage};
 use dictdb::{BackupFormat, BackupManager, Durability, RestoreOptions, Storage};
@@ -103,5 +104,53 @@ fn a_commit_that_was_shown_and_lost_never_shares_its_seq_and_history_with_anothe
         story.put(&db, 3, 40);
         assert!(db.seq() <= seq, "nothing of it was synced");
         assert!(db.digest() == digest || db.lineage() != shown, "{}", image.describe());
+    }
+}
+
+/// What `Manual` hands to the system without a sync reaches the disk in any order, or not: of the whole log, whose segments
+/// are larger here than all of it, a crash leaves a beginning.
+#[test]
+fn what_was_written_and_not_synced_comes_back_as_a_prefix_or_not_at_all() {
+    const BYTES: usize = 40_000;
+    for preallocate in [512, 1 << 20] {
+        let disk = SimStorage::new();
+        let open = |disk: SimStorage| {
+            let options = options(disk, Durability::Manual).segment_bytes(64 << 20).preallocate_bytes(preallocate);
+            options.open(DATA).unwrap()
+        };
+        let db = open(disk.clone());
+        let table = db.create_table("t", "id").unwrap();
+        let mut digests = vec![db.digest()];
+        let mut put = |id: i64| {
+            let text = char::from(b'a' + id as u8).to_string().repeat(BYTES);
+            table.insert(dictdb::record! { "id": id, "text": text }).unwrap();
+            digests.push(db.digest());
+        };
+        put(0);
+        db.sync().unwrap();
+        let safe = db.seq();
+        (1..15).for_each(&mut put);
+        let written = || db.durability_report().written.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while written() == safe && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert!(written() > safe, "the thread has written what gathered");
+        assert_eq!(db.durability_report().synced, Some(safe), "and has not synced it");
+        let (mut images, mut some, mut none) = (0, 0, 0);
+        for image in disk.images(disk.op_count(), &Budget::small().cuts(20)) {
+            let disk = image.storage();
+            let db = open(disk.clone());
+            let kept = db.seq().get() - safe.get();
+            assert_eq!(Some(&db.digest()), digests.get(kept as usize + 1), "{}", image.describe());
+            images += 1;
+            some += u32::from(kept > 0);
+            none += u32::from(kept == 0);
+            db.table("t").unwrap().insert(dictdb::record! { "id": 100 }).unwrap();
+            let digest = db.digest();
+            db.close().unwrap();
+            assert_eq!(open(disk).digest(), digest, "{}", image.describe());
+        }
+        assert!(images > 50 && some > 0 && none > 0, "{images} images, {some} with some of it, {none} without");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::thread::yield_now;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dictdb::{
     BackupFormat, CheckpointPolicy, DictDb, Durability, Error, LoadOptions, ManualClock, MemoryStorage, Options, Seq,
@@ -159,6 +159,25 @@ fn what_was_not_synced_is_in_no_file_and_a_sync_puts_it_there() {
     assert_eq!(options(&storage).open_read_only(DIR).unwrap().seq(), Seq::ZERO);
     db.sync().unwrap();
     assert_eq!(options(&storage).open_read_only(DIR).unwrap().digest(), db.digest());
+}
+
+#[test]
+fn what_gathers_is_written_without_being_told_and_synced_by_nobody_under_manual() {
+    let storage = MemoryStorage::new();
+    let db = options(&storage).durability(Durability::Manual).open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    db.sync().unwrap();
+    let safe = db.seq();
+    let text = "x".repeat(1_000);
+    let before = Instant::now();
+    while db.durability_report().written == Some(safe) {
+        table.insert(record! { "text": text.as_str() }).unwrap();
+        assert!(before.elapsed() < Duration::from_secs(60), "not after {} commits", db.seq());
+    }
+    assert_eq!(db.durability_report().synced, Some(safe));
+    let written = db.durability_report().written.unwrap();
+    let there = options(&storage).open_read_only(DIR).unwrap();
+    assert!(there.seq() >= written && there.table("t").unwrap().len().unwrap() > 400, "{written}");
 }
 
 #[test]
