@@ -107,17 +107,18 @@ impl<S: Sink> Queue<S> {
         }
     }
 
-    /// Takes back the buffers of frames that were written.
-    fn give_back(&mut self, written: Vec<Vec<u8>>) {
+    /// Takes back the buffers of frames that were written. Returns those that are not worth keeping, to be freed without the
+    /// lock.
+    fn give_back(&mut self, mut buffers: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        buffers.iter_mut().for_each(Vec::clear);
+        // One that a large frame needed is not kept.
+        let is_usual = |buffer: &mut Vec<u8>| buffer.capacity() < BUFFER_BYTES_MAX.saturating_mul(2);
+        self.spare.extend(buffers.extract_if(.., is_usual));
         let max = if self.pending.is_empty() { IDLE_SPARES_MAX } else { SPARES_MAX };
-        for mut buffer in written {
-            // One that a large frame needed is not kept.
-            if buffer.capacity() < BUFFER_BYTES_MAX.saturating_mul(2) {
-                buffer.clear();
-                self.spare.push(buffer);
-            }
+        if self.spare.len() > max {
+            buffers.extend(self.spare.drain(max..));
         }
-        self.spare.truncate(max);
+        buffers
     }
 }
 
@@ -255,7 +256,7 @@ impl<S: Sink> Group<S> {
             }
             Err(error) => Err(self.fail(&mut queue, error)),
         };
-        queue.give_back(buffers);
+        let _freed_without_the_lock = queue.give_back(buffers);
         queue.sink = Some(sink);
         drop(queue);
         self.room(turn).notify_all();

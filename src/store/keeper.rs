@@ -1,6 +1,6 @@
 //! Threads of a store, where there have to be any: one that writes what commits leave to it, which is all of them but for
-//! `Durability::Sync`, and syncs it under `Interval`, and one that writes checkpoints for an automatic policy. Both end with the last
-//! handle, or with `close`.
+//! `Durability::Sync`, and under `Interval` syncs it; and one that writes checkpoints for an automatic policy. Both end
+//! with the last handle, or with `close`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
