@@ -345,7 +345,7 @@ impl Bench {
 
     /// What a writer notices of a checkpoint.
     fn checkpoint(&self) {
-        // Under `Manual` the writer writes the log itself and begins its segments: those are the disk's pauses.
+        // Under `Manual` writers wait for the thread that writes the log once 8 MiB are pending: those are the disk's pauses.
         for (name, durability, wanted) in [
             ("Interval(100 ms)", Durability::Interval(Duration::from_millis(100)), Some(5.0)),
             ("Manual", Durability::Manual, None),

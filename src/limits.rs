@@ -39,6 +39,10 @@ pub(crate) const PREALLOCATE_BYTES_DEFAULT: u64 = 1 << 20;
 /// the processor's caches, and that whoever has to wait for a core meanwhile does not wait long.
 pub(crate) const WRITTEN_BYTES: usize = 512 << 10;
 
+/// Bytes of the log that are written without a sync, about: what is behind a sync proves that what was before it had been
+/// durable, so that rot there is told from a torn tail.
+pub(crate) const UNSYNCED_BYTES: u64 = 8 << 20;
+
 /// Bytes of the log that gather at most before they are synced, where nothing calls for that earlier.
 pub(crate) const GATHERED_BYTES_MAX: usize = 2 << 20;
 

@@ -97,7 +97,7 @@ impl<S: Sink> Queue<S> {
     fn push(&mut self, frame: &[u8]) {
         let fits = |buffer: &Vec<u8>| buffer.capacity().saturating_sub(buffer.len()) >= frame.len();
         if !self.pending.last().is_some_and(fits) {
-            let spare = self.spare.pop_if(|spare| fits(spare));
+            let spare = self.spare.iter().rposition(fits).map(|at| self.spare.swap_remove(at));
             let bytes = self.bytes.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX).max(frame.len());
             self.pending.push(spare.unwrap_or_else(|| Vec::with_capacity(bytes)));
         }
@@ -115,9 +115,9 @@ impl<S: Sink> Queue<S> {
         let is_usual = |buffer: &mut Vec<u8>| buffer.capacity() < BUFFER_BYTES_MAX.saturating_mul(2);
         self.spare.extend(buffers.extract_if(.., is_usual));
         let max = if self.pending.is_empty() { IDLE_SPARES_MAX } else { SPARES_MAX };
-        if self.spare.len() > max {
-            buffers.extend(self.spare.drain(max..));
-        }
+        // The newest are the largest.
+        let too_many = self.spare.len().saturating_sub(max);
+        buffers.extend(self.spare.drain(..too_many));
         buffers
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::db::{DictDb, WeakDictDb};
 use crate::error::{Error, Result};
 use crate::file::store_name::StoreFile;
+use crate::limits::UNSYNCED_BYTES;
 use crate::state::State;
 use crate::store::{Durability, MEASURED_BYTES_MIN, Store};
 
@@ -156,15 +157,25 @@ pub(crate) fn start(db: &DictDb) -> Result<()> {
     };
     if let Some(every) = every {
         let mut last: Option<Duration> = None;
+        // What the segment had at the last sync.
+        let mut synced = 0_u64;
         store.keepers.syncer.start("dictdb-sync", db.downgrade(), move |db, store, pause| {
             // What waits now came after the last sync was begun.
             let since = last.map_or(Duration::ZERO, |last| db.clock().monotonic().saturating_sub(last));
             pause.signal.pause(every.saturating_sub(since));
             last = Some(db.clock().monotonic());
             store.mark_synced();
-            // What nobody has asked to be durable is only handed over.
-            let is_manual = store.durability == Durability::Manual;
-            let done = if is_manual { store.write_out() } else { store.sync() };
+            let filled = store.filled();
+            // The next segment begins with a sync of the one before.
+            let unsynced = filled.checked_sub(synced).unwrap_or(filled);
+            // What nobody has asked to be durable is only handed over, but for a sync now and then.
+            let done = if store.durability == Durability::Manual && unsynced < UNSYNCED_BYTES {
+                synced = filled.saturating_sub(unsynced);
+                store.write_out()
+            } else {
+                synced = filled;
+                store.sync()
+            };
             if let Err(error) = done {
                 // Kept by the log: every later write and `close` tell it.
                 tracing::error!("the log cannot be written: {error}");

@@ -71,7 +71,7 @@ pub(crate) struct Store {
     keepers: Keepers,
     /// Set once the store is to end: a checkpoint under way breaks off.
     stopping: Arc<AtomicBool>,
-    /// Whether commits wait for the keeper's sync: 0 for none, 1 for some, 2 for so many that it must come early.
+    /// Whether commits wait for the keeper's write or sync: 0 for none, 1 for some, 2 for so many that it must come early.
     unsynced: AtomicU8,
     /// Given back by `close`, or when the last handle goes.
     lock: Mutex<Option<Box<dyn DirLock>>>,
@@ -286,6 +286,11 @@ impl Store {
         self.log.reach(appended, Goal::Synced).map_err(poisoned)
     }
 
+    /// Frame bytes in the segment that is being filled.
+    pub(crate) fn filled(&self) -> u64 {
+        self.filled.load(Ordering::Relaxed)
+    }
+
     /// Hands everything appended so far to the system.
     pub(crate) fn write_out(&self) -> Result<()> {
         let appended = self.log.reached().appended;
@@ -415,7 +420,7 @@ impl Store {
         self.track().replay_rate = Some(bytes_per_second);
     }
 
-    /// Commits from here on wait for another sync of the keeper's than the one that comes now.
+    /// Commits from here on wait for another round of the keeper's than the one that comes now.
     fn mark_synced(&self) {
         self.unsynced.store(0, Ordering::Release);
     }

@@ -37,8 +37,8 @@ use crate::storage::{DiskStorage, Storage};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// Ok means: in memory. [`DictDb::sync`](crate::DictDb::sync) makes durable what was committed before it.
-    /// A thread of the store's hands to the system what has gathered once that is 512 KiB, and syncs it where a log segment
-    /// ends; writers wait for it only once 8 MiB have gathered.
+    /// A thread of the store's hands to the system what has gathered once that is 512 KiB, and syncs it each 8 MiB and where
+    /// a log segment ends; writers wait for it only once 8 MiB have gathered.
     Manual,
     /// Ok means: in memory; a thread of the store's writes and syncs what has gathered at least this often. While the
     /// disk is slower than that, as often as it can, and writers wait once 8 MiB have gathered.

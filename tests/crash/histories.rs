@@ -112,7 +112,7 @@ fn a_commit_that_was_shown_and_lost_never_shares_its_seq_and_history_with_anothe
 #[test]
 fn what_was_written_and_not_synced_comes_back_as_a_prefix_or_not_at_all() {
     const BYTES: usize = 40_000;
-    for preallocate in [512, 1 << 20] {
+    for preallocate in [512, 600_000, 1 << 20] {
         let disk = SimStorage::new();
         let open = |disk: SimStorage| {
             let options = options(disk, Durability::Manual).segment_bytes(64 << 20).preallocate_bytes(preallocate);

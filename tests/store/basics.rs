@@ -162,7 +162,7 @@ fn what_was_not_synced_is_in_no_file_and_a_sync_puts_it_there() {
 }
 
 #[test]
-fn what_gathers_is_written_without_being_told_and_synced_by_nobody_under_manual() {
+fn what_gathers_is_written_without_being_told_and_not_synced_at_once_under_manual() {
     let storage = MemoryStorage::new();
     let db = options(&storage).durability(Durability::Manual).open(DIR).unwrap();
     let table = db.create_table("t", "id").unwrap();

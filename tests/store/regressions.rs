@@ -587,3 +587,34 @@ fn a_restored_store_that_lost_its_log_does_not_go_on_with_a_history_that_was_onc
     drop(db);
     assert_eq!(manual(&storage).open(DIR).unwrap().digest(), digest);
 }
+
+/// Under `Manual` frames that nobody had synced between two syncs bore no witness to one another, and there were as many of
+/// them as a segment has room for.
+#[test]
+fn rot_in_what_a_store_under_manual_had_synced_is_no_torn_tail_but_in_the_last_few_mebibytes() {
+    let storage = MemoryStorage::new();
+    let db = manual(&storage).open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    db.sync().unwrap();
+    let safe = db.durability_report().synced;
+    let text = "x".repeat(10_000);
+    let started = std::time::Instant::now();
+    while db.durability_report().synced == safe {
+        if db.seq().get() < 3_000 {
+            table.insert(record! { "text": text.as_str() }).unwrap();
+        }
+        assert!(started.elapsed() < std::time::Duration::from_secs(30), "no sync after {} commits", db.seq());
+        std::thread::yield_now();
+    }
+    table.insert(record! { "text": text.as_str() }).unwrap();
+    db.sync().unwrap();
+    drop((table, db));
+    let is_log = |path: &std::path::PathBuf| path.to_string_lossy().contains("dictdb_log_");
+    let log = storage.paths().into_iter().find(is_log).unwrap();
+    let mut bytes = storage.read(&log).unwrap();
+    bytes[1_000_000] ^= 1;
+    storage.remove(&log).unwrap();
+    storage.write(&log, bytes).unwrap();
+    let error = manual(&storage).open(DIR).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+}
