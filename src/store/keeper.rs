@@ -166,11 +166,13 @@ pub(crate) fn start(db: &DictDb) -> Result<()> {
             last = Some(db.clock().monotonic());
             store.mark_synced();
             let filled = store.filled();
-            // The next segment begins with a sync of the one before.
-            let unsynced = filled.checked_sub(synced).unwrap_or(filled);
+            if filled < synced {
+                // Another segment: it began with a sync of the one before.
+                synced = 0;
+            }
             // What nobody has asked to be durable is only handed over, but for a sync now and then.
-            let done = if store.durability == Durability::Manual && unsynced < UNSYNCED_BYTES {
-                synced = filled.saturating_sub(unsynced);
+            let is_enough = filled.saturating_sub(synced) >= UNSYNCED_BYTES;
+            let done = if store.durability == Durability::Manual && !is_enough {
                 store.write_out()
             } else {
                 synced = filled;
