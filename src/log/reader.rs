@@ -116,7 +116,8 @@ impl SegmentReader {
                 FrameKind::Table | FrameKind::Rows | FrameKind::CompressedRows => false,
             };
             if !in_place {
-                ending.found = Found::Stray;
+                let is_of_a_log = matches!(header.kind, FrameKind::Commit | FrameKind::Continued);
+                ending.found = if is_of_a_log && header.seq > ending.last { Found::Stray } else { Found::Broken };
                 break;
             }
             if self.source.remaining() < header.payload_bytes as u64 {
@@ -190,8 +191,8 @@ impl SegmentReader {
 
     /// The highest `synced` in any sound frame header behind `at`, wherever it begins.
     ///
-    /// Bytes of a record that look like a frame of this log do no harm: one that was made before the missing commit
-    /// cannot say that that commit was durable.
+    /// Bytes of a record that look like a frame of this log do no harm, nor do those of a removed file that a crash shows
+    /// there: what was made before the missing commit cannot say that that commit was durable.
     fn search_behind(&mut self, at: u64) -> Result<Option<Seq>> {
         const KEEP: usize = FRAME_HEADER_BYTES - 1;
         let lineage = self.header.lineage;

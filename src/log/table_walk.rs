@@ -7,8 +7,10 @@ use super::{Ending, SegmentReader};
 use crate::clock::ManualClock;
 use crate::db::DictDb;
 use crate::error::Error;
+use crate::file::header::Header;
+use crate::file::seal::Seal;
 use crate::frame::FRAME_HEADER_BYTES;
-use crate::history::Timestamp;
+use crate::history::{Digest, Seq, Timestamp};
 use crate::record;
 use crate::storage::MemoryStorage;
 use crate::store::{CheckpointPolicy, Durability, Options};
@@ -112,6 +114,24 @@ impl Bytes {
         self.file
     }
 
+    fn frame(&self, n: usize) -> &[u8] {
+        &self.file[self.frames[n]..self.frames[n + 1]]
+    }
+
+    /// As the last frame of a backup of this history up to `seq`.
+    fn seal_of_a_backup(&self, seq: u64) -> Vec<u8> {
+        let lineage = Header::parse(self.file.first_chunk().unwrap(), Path::new("log")).unwrap().lineage;
+        let (seq, digest, time) = (Seq::new(seq), Digest::EMPTY, Timestamp::from_micros(0));
+        Seal { seq, digest, time, frames: 1, groups: 1, records: 0, file_bytes: 0, content: 0 }.encode(lineage)
+    }
+
+    /// With other bytes in place of the zeros behind the last frame.
+    fn with_behind(mut self, bytes: &[u8]) -> Vec<u8> {
+        let end = *self.frames.last().unwrap();
+        self.file[end..end + bytes.len()].copy_from_slice(bytes);
+        self.file
+    }
+
     /// Without the frame that begins at the `n`th place; those behind it close up.
     fn without(mut self, n: usize) -> Vec<u8> {
         let (from, to) = (self.frames[n], self.frames[n + 1]);
@@ -186,7 +206,44 @@ const SCENARIOS: &[Scenario] = &[
         make: with_a_snapshot,
         segment: NEWEST,
         damage: |bytes| bytes.forged(3, 0, 2),
-        case: (Found::Stray, Later::None, true),
+        case: (Found::Broken, Later::Proof, true),
+    },
+    Scenario {
+        what: "an old frame behind the last one",
+        make: dropped,
+        segment: NEWEST,
+        damage: |bytes| {
+            let old = bytes.frame(2).to_vec();
+            bytes.with_behind(&old)
+        },
+        case: (Found::Broken, Later::None, false),
+    },
+    Scenario {
+        what: "a part of an old frame behind the last one, another one, and the seal of a backup that goes further",
+        make: dropped,
+        segment: NEWEST,
+        damage: |bytes| {
+            let torn = [&bytes.frame(2)[40..], bytes.frame(5), &bytes.seal_of_a_backup(9)].concat();
+            bytes.with_behind(&torn)
+        },
+        case: (Found::Broken, Later::Unproven, false),
+    },
+    Scenario {
+        what: "the seal of a backup behind the last frame",
+        make: dropped,
+        segment: NEWEST,
+        damage: |bytes| {
+            let seal = bytes.seal_of_a_backup(7);
+            bytes.with_behind(&seal)
+        },
+        case: (Found::Broken, Later::None, false),
+    },
+    Scenario {
+        what: "an old frame in the place of one that a snapshot holds",
+        make: with_a_snapshot,
+        segment: NEWEST,
+        damage: |bytes| bytes.forged(6, 8, 2),
+        case: (Found::Broken, Later::None, true),
     },
     Scenario {
         what: "a byte behind the seal",
@@ -342,8 +399,8 @@ fn every_row_of_the_table_decides_a_real_store() {
 fn as_markdown(row: &Row) -> String {
     let found = match row.found {
         Found::Nothing => "the end of the file, or zeros up to it",
-        Found::Broken => "no whole frame with checksums that fit",
-        Found::Stray => "a sound frame out of its place",
+        Found::Broken => "no whole frame with checksums that fit, or an old one",
+        Found::Stray => "a sound frame of a later commit",
         Found::BehindSeal => "a seal, and more than zeros behind it",
         Found::TooShort => "a file shorter than its preallocation",
     };

@@ -11,9 +11,10 @@ use crate::history::Seq;
 pub(crate) enum Found {
     /// The end of the file, or zeros up to it.
     Nothing,
-    /// Something that is not a whole frame with fitting checksums.
+    /// Something that is not a whole frame with fitting checksums, or one that was made before: a crash may show bytes of
+    /// removed files, snapshots among them, in the place of what was written and not synced.
     Broken,
-    /// A sound frame with another seq than the next one.
+    /// A sound frame of a log, of a later commit than the next one.
     Stray,
     /// A segment that ends with a seal, and something other than zeros behind it.
     BehindSeal,
@@ -57,7 +58,7 @@ pub(crate) struct Row {
 /// The first row that fits decides.
 pub(crate) static TABLE: [Row; 9] = [
     row(Found::TooShort, None, None, Verdict::Corrupt, "the bytes preallocated before the first frame"),
-    row(Found::Stray, None, None, Verdict::Corrupt, "the frame of the next commit, not one from elsewhere in the log"),
+    row(Found::Stray, None, None, Verdict::Corrupt, "the frame of the next commit, not that of a later one"),
     row(Found::BehindSeal, None, None, Verdict::Corrupt, "nothing but zeros behind the seal"),
     row(Found::Nothing, None, Some(true), Verdict::Corrupt, "the frame of a commit that a later file builds on"),
     row(Found::Nothing, None, Some(false), Verdict::CleanEnd, "the end of the log"),

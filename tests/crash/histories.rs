@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use dictdb::sim::{Budget, Fault, Repeat, SimStorage};
-use dictdb::{BackupFormat, BackupManager, Durability, RestoreOptions, Storage};
+use dictdb::sim::{Budget, Fault, Fill, Repeat, SimStorage};
+use dictdb::{BackupFormat, BackupManager, DictDb, Durability, RestoreOptions, Seq, Storage};
 
 use crate::story::{BACKUPS, DATA, Story, options};
 
@@ -130,13 +130,7 @@ fn what_was_written_and_not_synced_comes_back_as_a_prefix_or_not_at_all() {
         db.sync().unwrap();
         let safe = db.seq();
         (1..15).for_each(&mut put);
-        let written = || db.durability_report().written.unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while written() == safe && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
-        assert!(written() > safe, "the thread has written what gathered");
-        assert_eq!(db.durability_report().synced, Some(safe), "and has not synced it");
+        wait_until_something_is_written_behind(safe, &db);
         let (mut images, mut some, mut none) = (0, 0, 0);
         for image in disk.images(disk.op_count(), &Budget::small().cuts(20)) {
             let disk = image.storage();
@@ -153,4 +147,66 @@ fn what_was_written_and_not_synced_comes_back_as_a_prefix_or_not_at_all() {
         }
         assert!(images > 50 && some > 0 && none > 0, "{images} images, {some} with some of it, {none} without");
     }
+}
+
+/// The thread of `Manual` has written what gathered, and has not synced it.
+fn wait_until_something_is_written_behind(safe: Seq, db: &DictDb) {
+    let written = || db.durability_report().written.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while written() == safe && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    assert!(written() > safe, "the thread has written what gathered");
+    assert_eq!(db.durability_report().synced, Some(safe), "and has not synced it");
+}
+
+/// The place of what was written and not synced may show, after a crash, the bytes of a segment that a checkpoint removed.
+/// Where all frames are of one size a whole one of them may begin just where the sound ones of this segment end.
+#[test]
+fn frames_of_a_removed_segment_that_a_crash_shows_behind_the_log_never_keep_it_from_opening() {
+    let disk = SimStorage::new();
+    let open = |disk: &SimStorage| {
+        let options = options(disk.clone(), Durability::Manual).segment_bytes(700_000).preallocate_bytes(512);
+        options.open(DATA).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let db = open(&disk);
+    let table = db.create_table("t", "id").unwrap();
+    let text = "x".repeat(10_000);
+    let mut digests = vec![DictDb::new().digest(), db.digest()];
+    let mut put = |count: usize| {
+        for _ in 0..count {
+            // Of one size in the frame.
+            let id = 100_000 + digests.len() as i64;
+            table.insert(dictdb::record! { "id": id, "text": text.as_str() }).unwrap();
+            digests.push(db.digest());
+        }
+    };
+    for count in [250, 100] {
+        put(count);
+        db.sync().unwrap();
+        db.checkpoint().unwrap();
+    }
+    put(30);
+    db.sync().unwrap();
+    let segments = || disk.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "log")).count();
+    let before = segments();
+    while segments() == before {
+        put(1);
+        db.sync().unwrap();
+    }
+    let safe = db.seq();
+    put(60);
+    wait_until_something_is_written_behind(safe, &db);
+    let (mut images, mut torn) = (0, 0);
+    let mut budget = Budget::small().cuts(3);
+    budget.tails_max = 1;
+    budget.fills = vec![Fill::Stale];
+    for image in disk.images(disk.op_count(), &budget) {
+        let db = open(&image.storage());
+        assert!(db.seq() >= safe, "{}", image.describe());
+        assert_eq!(Some(&db.digest()), digests.get(db.seq().get() as usize), "{}", image.describe());
+        images += 1;
+        torn += u32::from(db.open_report().unwrap().torn.is_some());
+    }
+    assert!(images > 50 && torn > 10, "{images} images, {torn} with a torn tail");
 }
