@@ -241,6 +241,29 @@ impl<'a> CommitReader<'a> {
     }
 }
 
+/// How many puts and deletes a payload has, without a look into their rows.
+pub(crate) fn count_records(payload: &[u8]) -> Result<u64, Malformed> {
+    let mut reader = Reader::new(payload);
+    reader.take(8)?;
+    let mut records = 0_u64;
+    while !reader.is_empty() {
+        let tag = reader.u8()?;
+        match tag {
+            TABLE | AGAIN => drop(reader.bytes()?),
+            PUT => {
+                reader.u64()?;
+                reader.bytes()?;
+            }
+            DELETE => drop(Key::decode(&mut reader)?),
+            CREATE => drop(TableDefinition::decode(&mut reader)?),
+            DROP => {}
+            _ => return Err(reader.malformed("a mutation from 1 to 5")),
+        }
+        records = records.saturating_add(u64::from(matches!(tag, PUT | AGAIN | DELETE)));
+    }
+    Ok(records)
+}
+
 impl Commit {
     /// Decodes a payload whole.
     pub(crate) fn decode(seq: Seq, payload: &[u8]) -> Result<Commit, Malformed> {
@@ -260,5 +283,42 @@ impl Commit {
             });
         }
         Ok(Commit { seq, time: reader.time(), mutations })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record;
+
+    #[test]
+    fn the_puts_and_deletes_counted_are_those_that_are_read() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for round in 0..300 {
+            let mut payload = Vec::new();
+            let mut writer = CommitWriter::begin(&mut payload);
+            for _ in 0..=random.usize(..8) {
+                let table = ["t", "another"][random.usize(..2)];
+                let mut row = Vec::new();
+                let names = if random.bool() {
+                    record! { "id": 1, "n": round }
+                } else {
+                    record! { "id": "text" }
+                };
+                row::encode_record(&names, &mut row).unwrap();
+                match random.u8(..8) {
+                    0 => writer.create(&mut payload, table, &TableDefinition::new("id")),
+                    1 => writer.drop_table(&mut payload, table),
+                    2 => writer.delete(&mut payload, table, &Key::from("key")),
+                    3 => writer.delete(&mut payload, table, &Key::Int(round)),
+                    _ => writer.put(&mut payload, table, 0, &row),
+                }
+            }
+            let (mut reader, mut read) = (CommitReader::new(&payload).unwrap(), 0);
+            while let Some((_, event)) = reader.next().unwrap() {
+                read += u64::from(matches!(event, Event::Put { .. } | Event::Delete { .. }));
+            }
+            assert_eq!(count_records(&payload), Ok(read));
+        }
     }
 }

@@ -246,6 +246,23 @@ impl RingSlice {
         std::iter::from_fn(move || self.next(&mut cursor))
     }
 
+    /// The frames at the cursor that lie one behind the other, some or all of a part, and the cursor moves behind them.
+    /// `each` sees each of them first.
+    pub(crate) fn next_run(&self, cursor: &mut Cursor, mut each: impl FnMut(RingFrame<'_>)) -> Option<&[u8]> {
+        let first = self.next(cursor)?;
+        let begin = cursor.at.saturating_sub(first.whole.len());
+        each(first);
+        while cursor.at.saturating_sub(begin) < CHUNK_BYTES_MAX {
+            let mut ahead = *cursor;
+            match self.next(&mut ahead) {
+                Some(frame) if ahead.part == cursor.part => each(frame),
+                _ => break,
+            }
+            *cursor = ahead;
+        }
+        self.parts.get(cursor.part)?.get(begin..cursor.at)
+    }
+
     /// The frame at the cursor, which moves behind it. For readers that own the slice.
     pub(crate) fn next(&self, cursor: &mut Cursor) -> Option<RingFrame<'_>> {
         loop {
@@ -296,8 +313,16 @@ mod tests {
         out
     }
 
+    /// The seqs of the frames that a slice has, alone or in runs.
     fn seqs(slice: &RingSlice) -> Vec<u64> {
-        slice.frames().map(|f| f.seq.get()).collect()
+        let seqs: Vec<u64> = slice.frames().map(|f| f.seq.get()).collect();
+        let (mut cursor, mut in_runs, mut bytes) = (Cursor::default(), Vec::new(), Vec::new());
+        while let Some(run) = slice.next_run(&mut cursor, |frame| in_runs.push(frame.seq.get())) {
+            bytes.extend_from_slice(run);
+        }
+        assert_eq!(in_runs, seqs);
+        assert_eq!(bytes, slice.frames().flat_map(|frame| frame.whole).copied().collect::<Vec<u8>>());
+        seqs
     }
 
     #[test]

@@ -32,6 +32,12 @@ impl<'s> ContainerWriter<'s> {
         self.sink.put(frame)
     }
 
+    /// Appends finished frames in one, after which there are so many.
+    pub(crate) fn frames(&mut self, frames: &[u8], count: u64) -> Result<()> {
+        self.frames = count;
+        self.sink.put(frames)
+    }
+
     pub(crate) fn written(&self) -> u64 {
         self.sink.written()
     }

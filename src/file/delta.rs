@@ -16,11 +16,10 @@ use crate::file::snapshot::wrong_kind;
 use crate::file::{Made, Origin};
 use crate::frame::FrameKind;
 use crate::history::Seq;
-use crate::mutation::CommitReader;
-use crate::mutation::Event;
+use crate::mutation::count_records;
 use crate::pipeline;
 use crate::progress::Watch;
-use crate::ring::RingSlice;
+use crate::ring::{Cursor, RingSlice};
 use crate::state::{Applied, Change, Identity, Mismatch, Prepared, Preparer, State};
 
 /// Commits between two reports of progress.
@@ -41,30 +40,23 @@ pub(crate) fn write(
     let total = slice.last.since(slice.after);
     let (mut commits, mut records) = (0_u64, 0_u64);
     let mut last = slice.after;
-    for frame in slice.frames() {
+    let (mut cursor, mut reported) = (Cursor::default(), 0);
+    while let Some(run) = slice.next_run(&mut cursor, |frame| {
         assert_eq!(Some(frame.seq), last.next(), "the log has no holes");
         last = frame.seq;
-        out.frame(frame.whole)?;
         commits = commits.saturating_add(1);
-        records = records.saturating_add(count(frame.payload));
-        if commits.is_multiple_of(REPORT_EVERY) || commits == total {
+        // The payload is of this process's own making, or was read with its checksums.
+        records = records.saturating_add(count_records(frame.payload).unwrap_or_default());
+    }) {
+        out.frames(run, commits)?;
+        if commits.saturating_sub(reported) >= REPORT_EVERY || commits == total {
             watch.report(records, None, out.written(), None)?;
+            reported = commits;
         }
     }
     assert_eq!(last, state.seq, "a delta leads to the state that was backed up");
     out.seal(state.seq, state.digest(), state.time, commits, records)?;
     Ok(Made { records, commits })
-}
-
-/// Puts and deletes in a payload of this process's own making.
-fn count(payload: &[u8]) -> u64 {
-    let mut records = 0_u64;
-    if let Ok(mut reader) = CommitReader::new(payload) {
-        while let Ok(Some((_, event))) = reader.next() {
-            records = records.saturating_add(u64::from(matches!(event, Event::Put { .. } | Event::Delete { .. })));
-        }
-    }
-    records
 }
 
 /// Reads a delta that joins onto the state with what is pending for it, and checks all of it but for its digest and whether
