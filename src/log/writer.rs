@@ -276,6 +276,7 @@ impl Active {
         active.fill_step()?;
         active.file.sync().map_err(Error::io("sync", &active.path))?;
         active.dirty = false;
+        active.on_its_way = active.at;
         Ok(active)
     }
 
@@ -395,4 +396,83 @@ fn zeros(file: &mut dyn WriteFile, path: &Path, from: u64, to: u64) -> Result<()
         at = at.saturating_add(take as u64);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::ops::Range;
+
+    use super::*;
+    use crate::history::Lineage;
+
+    /// What became of a file's bytes.
+    #[derive(Default)]
+    struct Told {
+        written: u64,
+        on_their_way: u64,
+        hints: usize,
+    }
+
+    struct Fake(Arc<Mutex<Told>>);
+
+    impl io::Write for Fake {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl WriteFile for Fake {
+        fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+            let mut told = self.0.lock().unwrap();
+            told.written = told.written.max(offset + bytes.len() as u64);
+            Ok(bytes.len())
+        }
+
+        fn set_len(&mut self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn will_sync(&mut self, bytes: Range<u64>) {
+            let mut told = self.0.lock().unwrap();
+            assert!(bytes.start < bytes.end && bytes.end <= told.written, "{bytes:?} of {}", told.written);
+            assert!(bytes.start >= told.on_their_way, "{bytes:?} again, after {}", told.on_their_way);
+            (told.on_their_way, told.hints) = (bytes.end, told.hints + 1);
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Otherwise the disk would have all of it to do when the sync comes, and writers would wait.
+    #[test]
+    fn frames_that_no_sync_follows_are_sent_on_their_way_and_each_byte_once() {
+        let told = Arc::new(Mutex::new(Told::default()));
+        let file = Box::new(Fake(Arc::clone(&told)));
+        let header = Header {
+            kind: FileKind::Log,
+            lineage: Lineage::NONE,
+            parent: None,
+            base: None,
+            created: Timestamp::from_micros(0),
+            preallocation: 1 << 20,
+        };
+        let first = vec![1; 300_000];
+        let mut active = Active::make(file, "log".into(), &header, Point::empty(Lineage::NONE), &[&first]).unwrap();
+        for round in 0..5 {
+            let (before, hints) = (active.at, told.lock().unwrap().hints);
+            for _ in 0..40 {
+                active.append(&[&first[..70_001]], Goal::Written).unwrap();
+                let left = active.at - told.lock().unwrap().on_their_way.max(before);
+                assert!(left < WAY_BYTES + 70_001 + PAGE_BYTES, "{left} bytes in round {round}");
+            }
+            assert!(told.lock().unwrap().hints >= hints + 8, "in round {round}");
+            active.sync().unwrap();
+        }
+    }
 }
