@@ -61,11 +61,36 @@ pub(crate) struct Reached {
 pub(crate) struct Group<S: Sink> {
     queue: Mutex<Queue<S>>,
     /// Where one waits for a turn to end: even turns, odd turns.
-    rooms: [Condvar; 2],
+    rooms: [Room; 2],
     /// `synced` of the queue, for those who do not want to wait for its lock. Never ahead of it.
     synced: AtomicU64,
     /// 1 where there is a failure, for the same.
     broken: AtomicU64,
+}
+
+/// To wake somebody is a call of the system, even where nobody waits.
+struct Room {
+    woken: Condvar,
+    /// Those who wait, or were woken a moment ago. Changed under the queue's lock, and read there.
+    waiting: AtomicU64,
+}
+
+impl Room {
+    fn new() -> Room {
+        Room { woken: Condvar::new(), waiting: AtomicU64::new(0) }
+    }
+
+    fn wait<'q, Q>(&self, queue: MutexGuard<'q, Q>) -> MutexGuard<'q, Q> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let queue = self.woken.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        queue
+    }
+
+    /// For a moment when the queue is locked: whoever comes later sees what it has become.
+    fn has_some(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
 }
 
 struct Queue<S: Sink> {
@@ -139,7 +164,7 @@ impl<S: Sink> Group<S> {
         };
         Group {
             queue: Mutex::new(queue),
-            rooms: [Condvar::new(), Condvar::new()],
+            rooms: [Room::new(), Room::new()],
             synced: AtomicU64::new(synced),
             broken: AtomicU64::new(0),
         }
@@ -220,7 +245,7 @@ impl<S: Sink> Group<S> {
                     let (last, leads_to) = queue.leading;
                     let in_this_turn = seq <= last && goal <= leads_to;
                     let turn = if in_this_turn { queue.turn } else { queue.turn.wrapping_add(1) };
-                    self.room(turn).wait(queue).unwrap_or_else(PoisonError::into_inner)
+                    self.room(turn).wait(queue)
                 }
             };
         }
@@ -258,13 +283,16 @@ impl<S: Sink> Group<S> {
         };
         let _freed_without_the_lock = queue.give_back(buffers);
         queue.sink = Some(sink);
+        let (this, next) = (self.room(turn), self.room(turn.wrapping_add(1)));
+        let (in_this, in_next) = (this.has_some(), next.has_some());
         drop(queue);
-        self.room(turn).notify_all();
-        let next = self.room(turn.wrapping_add(1));
-        if outcome.is_ok() {
-            next.notify_one()
-        } else {
-            next.notify_all()
+        if in_this {
+            this.woken.notify_all();
+        }
+        match &outcome {
+            _ if !in_next => {}
+            Ok(_) => next.woken.notify_one(),
+            Err(_) => next.woken.notify_all(),
         }
         outcome
     }
@@ -277,7 +305,7 @@ impl<S: Sink> Group<S> {
         error
     }
 
-    fn room(&self, turn: u64) -> &Condvar {
+    fn room(&self, turn: u64) -> &Room {
         let [even, odd] = &self.rooms;
         if turn.is_multiple_of(2) { even } else { odd }
     }
@@ -293,12 +321,12 @@ impl<S: Sink> Group<S> {
                 Some(sink) => {
                     self.fail(&mut queue, why);
                     drop(queue);
-                    self.rooms.iter().for_each(Condvar::notify_all);
+                    self.rooms.iter().for_each(|room| room.woken.notify_all());
                     return Ok(sink);
                 }
                 None => {
                     let next = queue.turn.wrapping_add(1);
-                    queue = self.room(next).wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    queue = self.room(next).wait(queue);
                 }
             }
         }
