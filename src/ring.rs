@@ -247,15 +247,15 @@ impl RingSlice {
     }
 
     /// The frames at the cursor that lie one behind the other, some or all of a part, and the cursor moves behind them.
-    /// `each` sees each of them first.
-    pub(crate) fn next_run(&self, cursor: &mut Cursor, mut each: impl FnMut(RingFrame<'_>)) -> Option<&[u8]> {
+    /// `each` sees each of them first, and says whether more may follow in this run.
+    pub(crate) fn next_run(&self, cursor: &mut Cursor, mut each: impl FnMut(RingFrame<'_>) -> bool) -> Option<&[u8]> {
         let first = self.next(cursor)?;
         let begin = cursor.at.saturating_sub(first.whole.len());
-        each(first);
-        while cursor.at.saturating_sub(begin) < CHUNK_BYTES_MAX {
+        let mut goes_on = each(first);
+        while goes_on && cursor.at.saturating_sub(begin) < CHUNK_BYTES_MAX {
             let mut ahead = *cursor;
             match self.next(&mut ahead) {
-                Some(frame) if ahead.part == cursor.part => each(frame),
+                Some(frame) if ahead.part == cursor.part => goes_on = each(frame),
                 _ => break,
             }
             *cursor = ahead;
@@ -317,7 +317,11 @@ mod tests {
     fn seqs(slice: &RingSlice) -> Vec<u64> {
         let seqs: Vec<u64> = slice.frames().map(|f| f.seq.get()).collect();
         let (mut cursor, mut in_runs, mut bytes) = (Cursor::default(), Vec::new(), Vec::new());
-        while let Some(run) = slice.next_run(&mut cursor, |frame| in_runs.push(frame.seq.get())) {
+        let mut each = |frame: RingFrame<'_>| {
+            in_runs.push(frame.seq.get());
+            !in_runs.len().is_multiple_of(7)
+        };
+        while let Some(run) = slice.next_run(&mut cursor, &mut each) {
             bytes.extend_from_slice(run);
         }
         assert_eq!(in_runs, seqs);

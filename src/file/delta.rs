@@ -40,18 +40,18 @@ pub(crate) fn write(
     let total = slice.last.since(slice.after);
     let (mut commits, mut records) = (0_u64, 0_u64);
     let mut last = slice.after;
-    let (mut cursor, mut reported) = (Cursor::default(), 0);
+    let mut cursor = Cursor::default();
     while let Some(run) = slice.next_run(&mut cursor, |frame| {
         assert_eq!(Some(frame.seq), last.next(), "the log has no holes");
         last = frame.seq;
         commits = commits.saturating_add(1);
         // The payload is of this process's own making, or was read with its checksums.
         records = records.saturating_add(count_records(frame.payload).unwrap_or_default());
+        !commits.is_multiple_of(REPORT_EVERY)
     }) {
         out.frames(run, commits)?;
-        if commits.saturating_sub(reported) >= REPORT_EVERY || commits == total {
+        if commits.is_multiple_of(REPORT_EVERY) || commits == total {
             watch.report(records, None, out.written(), None)?;
-            reported = commits;
         }
     }
     assert_eq!(last, state.seq, "a delta leads to the state that was backed up");

@@ -115,12 +115,7 @@ impl SegmentReader {
                 FrameKind::Seal | FrameKind::Continued => header.seq == ending.last && header.synced == header.seq,
                 FrameKind::Table | FrameKind::Rows | FrameKind::CompressedRows => false,
             };
-            if !in_place {
-                let is_of_a_log = matches!(header.kind, FrameKind::Commit | FrameKind::Continued);
-                ending.found = if is_of_a_log && header.seq > ending.last { Found::Stray } else { Found::Broken };
-                break;
-            }
-            if self.source.remaining() < header.payload_bytes as u64 {
+            if !in_place || self.source.remaining() < header.payload_bytes as u64 {
                 ending.found = Found::Broken;
                 break;
             }
@@ -146,7 +141,7 @@ impl SegmentReader {
             }
         }
         if ending.found == Found::Broken {
-            let synced_max = self.search_behind(ending.at)?;
+            let synced_max = self.search_from(ending.at)?;
             let missing = ending.last.next().unwrap_or(ending.last);
             ending.later = verdict::later(missing, synced_max);
             ending.proven = ending.proven.max(synced_max.unwrap_or_default().min(ending.last));
@@ -189,14 +184,15 @@ impl SegmentReader {
         }
     }
 
-    /// The highest `synced` in any sound frame header behind `at`, wherever it begins.
+    /// The highest `synced` in any sound frame header from `at` on, wherever it begins.
     ///
-    /// Bytes of a record that look like a frame of this log do no harm, nor do those of a removed file that a crash shows
-    /// there: what was made before the missing commit cannot say that that commit was durable.
-    fn search_behind(&mut self, at: u64) -> Result<Option<Seq>> {
+    /// Bytes of a record that look like a frame of this log do no harm, nor do those of a file of this log's directory or
+    /// its backups that was removed, which a crash may show there: what was made before the missing commit was durable
+    /// cannot say that it is.
+    fn search_from(&mut self, at: u64) -> Result<Option<Seq>> {
         const KEEP: usize = FRAME_HEADER_BYTES - 1;
         let lineage = self.header.lineage;
-        self.source.seek(at.saturating_add(1).min(self.source.bytes()))?;
+        self.source.seek(at)?;
         let mut window = vec![0; SEARCH_BYTES];
         let mut held = 0_usize;
         let mut synced_max = None;

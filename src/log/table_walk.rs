@@ -171,7 +171,7 @@ const SCENARIOS: &[Scenario] = &[
         make: dropped,
         segment: NEWEST,
         damage: |bytes| bytes.file[..300].to_vec(),
-        case: (Found::TooShort, Later::None, false),
+        case: (Found::TooShort, Later::Unproven, false),
     },
     Scenario {
         what: "a seal that is torn in a file that was trimmed behind it",
@@ -185,21 +185,21 @@ const SCENARIOS: &[Scenario] = &[
         make: dropped,
         segment: NEWEST,
         damage: |bytes| bytes.without(3),
-        case: (Found::Stray, Later::None, false),
+        case: (Found::Broken, Later::Proof, false),
     },
     Scenario {
         what: "a frame with another seq",
         make: in_one_group,
         segment: NEWEST,
         damage: |bytes| bytes.forged(3, 8, 9),
-        case: (Found::Stray, Later::None, false),
+        case: (Found::Broken, Later::Unproven, false),
     },
     Scenario {
         what: "a frame that calls itself durable",
         make: in_one_group,
         segment: NEWEST,
         damage: |bytes| bytes.forged(3, 16, 4),
-        case: (Found::Stray, Later::None, false),
+        case: (Found::Broken, Later::Proof, false),
     },
     Scenario {
         what: "a snapshot's frame in a log",
@@ -216,7 +216,7 @@ const SCENARIOS: &[Scenario] = &[
             let old = bytes.frame(2).to_vec();
             bytes.with_behind(&old)
         },
-        case: (Found::Broken, Later::None, false),
+        case: (Found::Broken, Later::Unproven, false),
     },
     Scenario {
         what: "a part of an old frame behind the last one, another one, and the seal of a backup that goes further",
@@ -236,14 +236,14 @@ const SCENARIOS: &[Scenario] = &[
             let seal = bytes.seal_of_a_backup(7);
             bytes.with_behind(&seal)
         },
-        case: (Found::Broken, Later::None, false),
+        case: (Found::Broken, Later::Unproven, false),
     },
     Scenario {
         what: "an old frame in the place of one that a snapshot holds",
         make: with_a_snapshot,
         segment: NEWEST,
         damage: |bytes| bytes.forged(6, 8, 2),
-        case: (Found::Broken, Later::None, true),
+        case: (Found::Broken, Later::Unproven, true),
     },
     Scenario {
         what: "a byte behind the seal",
@@ -297,7 +297,7 @@ const SCENARIOS: &[Scenario] = &[
             let at = bytes.last() + 40;
             bytes.flip(at)
         },
-        case: (Found::Broken, Later::None, true),
+        case: (Found::Broken, Later::Unproven, true),
     },
     Scenario {
         what: "a flipped bit in the last commit of a segment that another one follows",
@@ -347,7 +347,7 @@ const SCENARIOS: &[Scenario] = &[
             let at = bytes.last() + 60;
             bytes.zero_from(at)
         },
-        case: (Found::Broken, Later::None, false),
+        case: (Found::Broken, Later::Unproven, false),
     },
 ];
 
@@ -399,8 +399,7 @@ fn every_row_of_the_table_decides_a_real_store() {
 fn as_markdown(row: &Row) -> String {
     let found = match row.found {
         Found::Nothing => "the end of the file, or zeros up to it",
-        Found::Broken => "no whole frame with checksums that fit, or an old one",
-        Found::Stray => "a sound frame of a later commit",
+        Found::Broken => "something other than the next frame",
         Found::BehindSeal => "a seal, and more than zeros behind it",
         Found::TooShort => "a file shorter than its preallocation",
     };

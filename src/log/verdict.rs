@@ -11,18 +11,16 @@ use crate::history::Seq;
 pub(crate) enum Found {
     /// The end of the file, or zeros up to it.
     Nothing,
-    /// Something that is not a whole frame with fitting checksums, or one that was made before: a crash may show bytes of
-    /// removed files, snapshots among them, in the place of what was written and not synced.
+    /// Something that is not the next frame, whole, with fitting checksums. Another sound frame is no better than other
+    /// bytes: a crash may show those of removed files in the place of what was written and not synced.
     Broken,
-    /// A sound frame of a log, of a later commit than the next one.
-    Stray,
     /// A segment that ends with a seal, and something other than zeros behind it.
     BehindSeal,
     /// A file shorter than the bytes that were preallocated and synced before the first frame.
     TooShort,
 }
 
-/// What the frames behind that place say.
+/// What the frames from that place on say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Later {
     /// There is no sound frame header.
@@ -56,9 +54,8 @@ pub(crate) struct Row {
 }
 
 /// The first row that fits decides.
-pub(crate) static TABLE: [Row; 9] = [
+pub(crate) static TABLE: [Row; 8] = [
     row(Found::TooShort, None, None, Verdict::Corrupt, "the bytes preallocated before the first frame"),
-    row(Found::Stray, None, None, Verdict::Corrupt, "the frame of the next commit, not that of a later one"),
     row(Found::BehindSeal, None, None, Verdict::Corrupt, "nothing but zeros behind the seal"),
     row(Found::Nothing, None, Some(true), Verdict::Corrupt, "the frame of a commit that a later file builds on"),
     row(Found::Nothing, None, Some(false), Verdict::CleanEnd, "the end of the log"),
@@ -78,7 +75,7 @@ const fn row(found: Found, later: Option<Later>, witness: Option<bool>, verdict:
     Row { found, later, witness, verdict, why }
 }
 
-/// What the headers behind the place say of the commit that is missing there.
+/// What the headers from the place on say of the commit that is missing there.
 pub(crate) fn later(missing: Seq, synced_max: Option<Seq>) -> Later {
     match synced_max {
         None => Later::None,
@@ -104,7 +101,7 @@ pub(crate) fn judge(found: Found, later: Later, witness: bool) -> &'static Row {
 mod tests {
     use super::*;
 
-    const FOUND: [Found; 5] = [Found::Nothing, Found::Broken, Found::Stray, Found::BehindSeal, Found::TooShort];
+    const FOUND: [Found; 4] = [Found::Nothing, Found::Broken, Found::BehindSeal, Found::TooShort];
     const LATER: [Later; 3] = [Later::None, Later::Unproven, Later::Proof];
 
     #[test]

@@ -1,10 +1,12 @@
 //! Histories that end before their first commit.
 
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dictdb::sim::{Budget, Fault, Fill, Repeat, SimStorage};
-use dictdb::{BackupFormat, BackupManager, DictDb, Durability, RestoreOptions, Seq, Storage};
+use dictdb::{BackupFormat, BackupManager, DictDb, Digest, Durability, Error, RestoreOptions, Seq, Stage, Storage};
 
 use crate::story::{BACKUPS, DATA, Story, options};
 
@@ -160,53 +162,112 @@ fn wait_until_something_is_written_behind(safe: Seq, db: &DictDb) {
     assert_eq!(db.durability_report().synced, Some(safe), "and has not synced it");
 }
 
+/// A store under `Manual` whose frames are all of one size.
+struct Even {
+    disk: SimStorage,
+    db: DictDb,
+    /// Of the state after each commit.
+    digests: Vec<Digest>,
+}
+
+impl Even {
+    fn open(disk: &SimStorage) -> DictDb {
+        let options = options(disk.clone(), Durability::Manual).segment_bytes(700_000).preallocate_bytes(512);
+        options.ring_bytes(8 << 20).open(DATA).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn new() -> Even {
+        let disk = SimStorage::new();
+        let db = Even::open(&disk);
+        let mut digests = vec![db.digest()];
+        db.create_table("t", "id").unwrap();
+        digests.push(db.digest());
+        Even { disk, db, digests }
+    }
+
+    fn put(&mut self, count: usize) {
+        let table = self.db.table("t").unwrap();
+        for _ in 0..count {
+            let id = 100_000 + self.digests.len() as i64;
+            table.insert(dictdb::record! { "id": id, "text": "x".repeat(10_000) }).unwrap();
+            self.digests.push(self.db.digest());
+        }
+    }
+
+    fn put_and_sync(&mut self, count: usize) {
+        self.put(count);
+        self.db.sync().unwrap();
+    }
+
+    /// Until the newest segment has but one or two commits.
+    fn begin_a_segment(&mut self) {
+        let is_log = |path: &&PathBuf| path.extension().is_some_and(|e| e == "log");
+        let segments = |disk: &SimStorage| disk.paths().iter().filter(is_log).count();
+        let before = segments(&self.disk);
+        while segments(&self.disk) == before {
+            self.put_and_sync(1);
+        }
+    }
+
+    /// Crashes; bytes of the file that was removed last stand where writes were lost.
+    fn assert_opens_whatever_a_crash_shows(&self, safe: Seq) {
+        let (mut images, mut torn) = (0, 0);
+        let mut budget = Budget::small().cuts(3).fills([Fill::Stale]);
+        budget.tails_max = 1;
+        for image in self.disk.images(self.disk.op_count(), &budget) {
+            let db = Even::open(&image.storage());
+            assert!(db.seq() >= safe, "{}", image.describe());
+            assert_eq!(Some(&db.digest()), self.digests.get(db.seq().get() as usize), "{}", image.describe());
+            images += 1;
+            torn += u32::from(db.open_report().unwrap().torn.is_some());
+        }
+        assert!(images > 50 && torn > 10, "{images} images, {torn} with a torn tail");
+    }
+}
+
 /// The place of what was written and not synced may show, after a crash, the bytes of a segment that a checkpoint removed.
 /// Where all frames are of one size a whole one of them may begin just where the sound ones of this segment end.
 #[test]
 fn frames_of_a_removed_segment_that_a_crash_shows_behind_the_log_never_keep_it_from_opening() {
-    let disk = SimStorage::new();
-    let open = |disk: &SimStorage| {
-        let options = options(disk.clone(), Durability::Manual).segment_bytes(700_000).preallocate_bytes(512);
-        options.open(DATA).unwrap_or_else(|error| panic!("{error}"))
-    };
-    let db = open(&disk);
-    let table = db.create_table("t", "id").unwrap();
-    let text = "x".repeat(10_000);
-    let mut digests = vec![DictDb::new().digest(), db.digest()];
-    let mut put = |count: usize| {
-        for _ in 0..count {
-            // Of one size in the frame.
-            let id = 100_000 + digests.len() as i64;
-            table.insert(dictdb::record! { "id": id, "text": text.as_str() }).unwrap();
-            digests.push(db.digest());
-        }
-    };
+    let mut even = Even::new();
     for count in [250, 100] {
-        put(count);
-        db.sync().unwrap();
-        db.checkpoint().unwrap();
+        even.put_and_sync(count);
+        even.db.checkpoint().unwrap();
     }
-    put(30);
-    db.sync().unwrap();
-    let segments = || disk.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "log")).count();
-    let before = segments();
-    while segments() == before {
-        put(1);
-        db.sync().unwrap();
+    even.put_and_sync(30);
+    even.begin_a_segment();
+    let safe = even.db.seq();
+    even.put(60);
+    wait_until_something_is_written_behind(safe, &even.db);
+    even.assert_opens_whatever_a_crash_shows(safe);
+}
+
+/// The same with a delta, which has the frames of commits that the log had not synced when it was made: they may say that
+/// they are further on than the log.
+#[test]
+fn frames_of_a_delta_that_is_gone_never_keep_a_log_from_opening_that_had_not_synced_them() {
+    for is_cancelled in [false, true] {
+        let mut even = Even::new();
+        even.put_and_sync(30);
+        even.begin_a_segment();
+        // The delta's frames begin some commits behind the segment's.
+        even.put_and_sync(5);
+        let builder = BackupManager::builder(&even.db, BACKUPS).storage(even.disk.clone()).incremental(true);
+        let builder = builder.file_format(BackupFormat::Binary).on_progress(move |progress| {
+            let stop = is_cancelled && progress.stage == Stage::WritingDelta;
+            if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let manager = builder.build().unwrap();
+        manager.backup_full().unwrap();
+        even.put_and_sync(2);
+        let safe = even.db.seq();
+        even.put(58);
+        wait_until_something_is_written_behind(safe, &even.db);
+        match manager.backup_delta() {
+            Ok(made) if !is_cancelled => even.disk.remove(&made.file).unwrap(),
+            Err(Error::Cancelled) if is_cancelled => {}
+            other => panic!("{other:?}"),
+        }
+        even.assert_opens_whatever_a_crash_shows(safe);
     }
-    let safe = db.seq();
-    put(60);
-    wait_until_something_is_written_behind(safe, &db);
-    let (mut images, mut torn) = (0, 0);
-    let mut budget = Budget::small().cuts(3);
-    budget.tails_max = 1;
-    budget.fills = vec![Fill::Stale];
-    for image in disk.images(disk.op_count(), &budget) {
-        let db = open(&image.storage());
-        assert!(db.seq() >= safe, "{}", image.describe());
-        assert_eq!(Some(&db.digest()), digests.get(db.seq().get() as usize), "{}", image.describe());
-        images += 1;
-        torn += u32::from(db.open_report().unwrap().torn.is_some());
-    }
-    assert!(images > 50 && torn > 10, "{images} images, {torn} with a torn tail");
 }
