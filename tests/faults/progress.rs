@@ -67,6 +67,30 @@ fn figures_rise_and_end_at_the_totals() {
 }
 
 #[test]
+fn a_delta_tells_how_far_it_is_each_thousand_commits_or_so_however_small_they_are() {
+    for format in FORMATS {
+        let (storage, db) = (Faulty::default(), database());
+        let told: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let note = Arc::clone(&told);
+        let builder = builder(&db, &storage, format).on_progress(move |progress| {
+            if progress.stage == Stage::WritingDelta {
+                note.lock().unwrap().push(progress.records_done);
+            }
+            ControlFlow::Continue(())
+        });
+        let manager = builder.build().unwrap();
+        manager.backup_full().unwrap();
+        for n in 0..5_000 {
+            db.table("t").unwrap().insert(record! { "n": n }).unwrap();
+        }
+        manager.backup_delta().unwrap();
+        let told = told.lock().unwrap();
+        let steps = told.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(told[0] <= 1_100 && steps.max().unwrap() <= 1_100 && told.last() == Some(&5_000), "{format}: {told:?}");
+    }
+}
+
+#[test]
 fn a_backup_cancelled_at_any_report_leaves_nothing_and_is_no_failure() {
     for format in FORMATS {
         for full in [true, false] {
