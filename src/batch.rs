@@ -9,8 +9,9 @@ use crate::frame;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::mutation::CommitWriter;
 use crate::put::{self, Put};
+use crate::rows::Ways;
 use crate::state::{State, TableState};
-use crate::tree::WARM_MAX;
+use crate::tree::{WARM_MAX, Way};
 use crate::value::Key;
 
 /// A mutation's bytes beside its row: table name, tags, lengths, keys.
@@ -90,14 +91,14 @@ impl<'a> Batch<'a> {
     }
 
     /// Where it fails, the table is as it was, and the frame is to be set back. The memory that `prefetch` asks for comes while
-    /// the event is written.
-    fn insert_row(&mut self, table: &str, row: &[u8], prefetch: impl FnOnce(&TableState, &Key)) -> Result<Key> {
+    /// the event is written; it gives the way to the key's place.
+    fn insert_row(&mut self, table: &str, row: &[u8], prefetch: impl FnOnce(&TableState, &Key) -> Way) -> Result<Key> {
         self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let Put { key, field, row } = put::keyed(state, table, row)?;
-        prefetch(state, &key);
+        let way = prefetch(state, &key);
         self.writer.put(self.frame, table, field, &row);
-        if !state.put_new(&key, &row) {
+        if !state.put_new(&way, &key, &row) {
             return Err(Error::DuplicateKey { table: table.to_owned(), key });
         }
         self.mutations = self.mutations.saturating_add(1);
@@ -109,12 +110,13 @@ impl<'a> Batch<'a> {
         let (frame_bytes, mutations) = (self.frame.len(), self.mutations);
         let writer = self.writer.clone();
         let next_key = existing(self.state, table)?.next_key();
-        let mut keys = Vec::with_capacity(rows.len());
+        let (mut keys, mut ways) = (Vec::with_capacity(rows.len()), Ways::new());
         for (n, row) in rows.iter_from(0).enumerate() {
             if n.is_multiple_of(WARM_MAX) {
-                existing(self.state, table)?.warm(rows.iter_from(n));
+                ways = existing(self.state, table)?.warm(rows.iter_from(n));
             }
-            match self.insert_row(table, row, |_, _| ()) {
+            let way = ways.get(n % WARM_MAX).copied().unwrap_or(Way::UNKNOWN);
+            match self.insert_row(table, row, |_, _| way) {
                 Ok(key) => keys.push(key),
                 Err(error) => {
                     let state = existing(self.state, table)?;

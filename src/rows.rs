@@ -10,8 +10,11 @@ use arrayvec::ArrayVec;
 
 use crate::packed::Packed;
 use crate::row::Parts;
-use crate::tree::{self, LEAF_MAX, SharedLeaf, Tree, Values};
+use crate::tree::{self, LEAF_MAX, SharedLeaf, Tree, Values, WARM_MAX, Way};
 use crate::value::Key;
+
+/// The ways to some keys, in their order.
+pub(crate) type Ways = ArrayVec<Way, WARM_MAX>;
 
 /// The map. `Clone` copies a pointer.
 #[derive(Clone, Debug)]
@@ -50,21 +53,21 @@ impl Rows {
         }
     }
 
-    /// Asks for the memory of the leaf that this key belongs to.
-    pub(crate) fn prefetch(&self, key: &Key) {
+    /// Asks for the memory of the leaf that this key belongs to. Gives the way there.
+    pub(crate) fn prefetch(&self, key: &Key) -> Way {
         match (self, key) {
             (Rows::Ints(tree), Key::Int(n)) => tree.prefetch(n),
-            (Rows::Ints(_), Key::Str(_)) => {}
+            (Rows::Ints(_), Key::Str(_)) => Way::UNKNOWN,
             (Rows::Keys(tree), key) => tree.prefetch(key),
         }
     }
 
-    /// Asks for the memory that changes of the rows under these keys will look at.
-    pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = &'k Key> + Clone) {
+    /// Asks for the memory that changes of the rows under these keys will look at. Gives the ways there.
+    pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = &'k Key> + Clone) -> Ways {
         match self {
             Rows::Ints(tree) => {
                 let integers = keys.filter_map(|key| if let Key::Int(n) = key { Some(n) } else { None });
-                tree.warm(integers);
+                tree.warm(integers)
             }
             Rows::Keys(tree) => tree.warm(keys),
         }
@@ -84,11 +87,11 @@ impl Rows {
         }
     }
 
-    /// Puts a row under a key that has none; `false`, and no change, where it has.
-    pub(crate) fn insert_new(&mut self, key: &Key, row: &[u8]) -> bool {
+    /// Puts a row under a key that has none, to which an earlier walk went that way; `false`, and no change, where it has.
+    pub(crate) fn insert_new(&mut self, way: &Way, key: &Key, row: &[u8]) -> bool {
         let was_there = match (self, key) {
-            (Rows::Ints(tree), Key::Int(n)) => tree.insert(*n, row, |_, _, _| ()),
-            (rows, key) => rows.keys().insert(key.clone(), row, |_, _, _| ()),
+            (Rows::Ints(tree), Key::Int(n)) => tree.insert_near(way, *n, row, |_, _, _| ()),
+            (rows, key) => rows.keys().insert_near(way, key.clone(), row, |_, _, _| ()),
         };
         !was_there
     }
@@ -493,7 +496,7 @@ mod tests {
                     0 => assert_eq!(take(&mut rows, &key), model.remove(&key)),
                     1 => {
                         let taken = model.contains_key(&key);
-                        assert_eq!(rows.insert_new(&key, &row(step)), !taken);
+                        assert_eq!(rows.insert_new(&Way::UNKNOWN, &key, &row(step)), !taken);
                         model.entry(key.clone()).or_insert_with(|| row(step));
                     }
                     _ => assert_eq!(put(&mut rows, key.clone(), &row(step)), model.insert(key.clone(), row(step))),

@@ -20,8 +20,8 @@ use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::limits::NAME_BYTES_MAX;
 use crate::mutation::{CommitReader, Event};
 use crate::row::{self, Parts, RowCopy, RowRef, Shapes, Summary, Tag};
-use crate::rows::{self, Leaves, Rows};
-use crate::tree::{Tree, WARM_MAX};
+use crate::rows::{self, Leaves, Rows, Ways};
+use crate::tree::{Tree, WARM_MAX, Way};
 use crate::value::Key;
 use crate::wire::{self, Malformed};
 
@@ -162,16 +162,16 @@ impl TableState {
         }
     }
 
-    /// Asks for the memory that putting a row under this key will look at.
-    pub(crate) fn prefetch(&self, key: &Key) {
-        self.rows.prefetch(key);
+    /// Asks for the memory that putting a row under this key will look at. Gives the way there.
+    pub(crate) fn prefetch(&self, key: &Key) -> Way {
+        self.rows.prefetch(key)
     }
 
-    /// Asks for the memory that putting the next few of these rows will look at.
-    pub(crate) fn warm<'r>(&self, rows: impl Iterator<Item = &'r [u8]>) {
+    /// Asks for the memory that putting the next few of these rows will look at. Gives the ways there.
+    pub(crate) fn warm<'r>(&self, rows: impl Iterator<Item = &'r [u8]>) -> Ways {
         let keys: ArrayVec<Key, WARM_MAX> =
             rows.take(WARM_MAX).map_while(|row| self.key_like_the_last(row)).map(|(key, _)| key).collect();
-        self.rows.warm(keys.iter());
+        self.rows.warm(keys.iter())
     }
 
     /// All rows in the order of their keys.
@@ -228,10 +228,10 @@ impl TableState {
     }
 
     /// Puts a valid row under a key that has none; `false`, and no change, where it has.
-    pub(crate) fn put_new(&mut self, key: &Key, row: &[u8]) -> bool {
+    pub(crate) fn put_new(&mut self, way: &Way, key: &Key, row: &[u8]) -> bool {
         let row = self.shapes.split(row);
         let rows = &mut self.rows;
-        let (vacant, new) = self.shapes.store(row, |_, stored, new| (rows.insert_new(key, stored), new));
+        let (vacant, new) = self.shapes.store(row, |_, stored, new| (rows.insert_new(way, key, stored), new));
         if vacant {
             self.count_key(key);
             self.count_in(new);

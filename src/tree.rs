@@ -60,6 +60,30 @@ struct Inner<K, V> {
     is_lowest: bool,
 }
 
+/// Where a walk down to a key went: a guess for one that follows, which checks it at each step and so may come much later.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way([u8; LEVELS_MAX]);
+
+/// Levels of inner nodes that are guessed.
+const LEVELS_MAX: usize = 8;
+
+const _: () = assert!(CHILDREN_MAX < u8::MAX as usize);
+
+impl Way {
+    /// No guess.
+    pub(crate) const UNKNOWN: Way = Way([u8::MAX; LEVELS_MAX]);
+
+    fn note(&mut self, level: usize, child: usize) {
+        if let Some(place) = self.0.get_mut(level) {
+            *place = child as u8;
+        }
+    }
+
+    fn at(&self, level: usize) -> usize {
+        self.0.get(level).map_or(CHILDREN_MAX, |child| usize::from(*child))
+    }
+}
+
 /// The map. `Clone` copies a pointer.
 #[derive(Debug)]
 pub(crate) struct Tree<K, V> {
@@ -134,7 +158,18 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         value: V::In<'v>,
         occupied: impl FnOnce(&mut V, usize, V::In<'v>),
     ) -> bool {
-        let (was_there, split) = insert(&mut self.root, &self.spare, key, value, occupied);
+        self.insert_near(&Way::UNKNOWN, key, value, occupied)
+    }
+
+    /// The same, where an earlier walk to the key went that way.
+    pub(crate) fn insert_near<'v>(
+        &mut self,
+        way: &Way,
+        key: K,
+        value: V::In<'v>,
+        occupied: impl FnOnce(&mut V, usize, V::In<'v>),
+    ) -> bool {
+        let (was_there, split) = insert(&mut self.root, &self.spare, (way, 0), key, value, occupied);
         self.grow(split);
         if !was_there {
             self.len = self.len.saturating_add(1);
@@ -269,6 +304,16 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
         partition(&self.keys, |k| k.borrow() <= key)
     }
 
+    /// The same with a guess: where it is right, two looks.
+    fn child_near<Q: Ord + ?Sized>(&self, key: &Q, guess: usize) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        let is_from = |before: usize| self.keys.get(before).is_some_and(|k| k.borrow() <= key);
+        let is_below = self.keys.get(guess).map_or(guess == self.keys.len(), |k| k.borrow() > key);
+        if is_below && guess.checked_sub(1).is_none_or(is_from) { guess } else { self.child_of(key) }
+    }
+
     /// That child, whose memory is asked for.
     fn child_for<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&Arc<Node<K, V>>>
     where
@@ -313,10 +358,11 @@ impl<K: Ord + Clone, V: Values> Node<K, V> {
     }
 }
 
-/// Says whether the key had a value.
+/// Says whether the key had a value. The node is at that level of the way.
 fn insert<'v, K: Ord + Clone, V: Values>(
     node: &mut Arc<Node<K, V>>,
     spare: &Spare<K, V>,
+    (way, level): (&Way, usize),
     key: K,
     value: V::In<'v>,
     occupied: impl FnOnce(&mut V, usize, V::In<'v>),
@@ -345,12 +391,12 @@ fn insert<'v, K: Ord + Clone, V: Values>(
             (false, least.map(|least| (least, spare.with(Node { begin: [], kind: Kind::Leaf(right) }))))
         }
         Kind::Inner(inner) => {
-            let at = inner.child_of(&key);
+            let at = inner.child_near(&key, way.at(level));
             let Some(child) = inner.children.get_mut(at) else {
                 unreachable!("an inner node has a child for every key")
             };
             child.prefetch();
-            let (was_there, split) = insert(child, spare, key, value, occupied);
+            let (was_there, split) = insert(child, spare, (way, level.saturating_add(1)), key, value, occupied);
             (was_there, split.and_then(|(key, right)| inner.add(at, key, right)))
         }
     }

@@ -140,3 +140,34 @@ fn keys_in_order_fill_the_leaves() {
     }
     assert_eq!(leaves(&tree.root), 10_000_usize.div_ceil(LEAF_MAX));
 }
+
+#[test]
+fn a_way_of_long_ago_or_to_another_key_misleads_nobody() {
+    let mut rng = fastrand::Rng::with_seed(11);
+    let (mut tree, mut model) = (Tree::<u32, Vec<u32>>::new(), BTreeMap::new());
+    let mut ways = vec![Way::UNKNOWN];
+    for step in 0..60_000 {
+        let key = rng.u32(0..20_000);
+        let mut way = ways[rng.usize(..ways.len())];
+        match rng.u8(..8) {
+            0 => way = tree.prefetch(&key),
+            1 => way.note(rng.usize(..3), rng.usize(..CHILDREN_MAX)),
+            2 => ways.extend(tree.warm([key, step, step / 2].iter())),
+            _ => {}
+        }
+        if rng.u8(..4) == 0 {
+            assert_eq!(take(&mut tree, key), model.remove(&key));
+        } else {
+            let was_there = tree.insert_near(&way, key, step, |values, at, value| values[at] = value);
+            assert_eq!(was_there, model.insert(key, step).is_some());
+        }
+        if ways.len() > 300 {
+            ways.drain(..200);
+        }
+        if step % 5_000 == 0 {
+            check(&tree, &model, &mut rng);
+        }
+    }
+    check(&tree, &model, &mut rng);
+    assert!(tree.len() > 10_000);
+}

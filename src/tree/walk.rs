@@ -9,52 +9,63 @@ use triomphe::Arc;
 use super::join::for_each_leaf;
 use super::leaf::{Leaf, Values};
 use super::spare::Spare;
-use super::{Inner, Kind, Node, Tree};
+use super::{Inner, Kind, Node, Tree, Way};
 
 /// Keys that are warmed at once.
 pub(crate) const WARM_MAX: usize = 16;
 
 impl<K: Ord + Clone, V: Values> Tree<K, V> {
     /// Asks for the memory that a change of these keys will look at, all at once: at each step none of them needs what another
-    /// one finds.
-    pub(crate) fn warm<'q, Q: Ord + ?Sized + 'q>(&self, keys: impl Iterator<Item = &'q Q> + Clone)
+    /// one finds. Gives the way to each.
+    pub(crate) fn warm<'q, Q: Ord + ?Sized + 'q>(
+        &self,
+        keys: impl Iterator<Item = &'q Q> + Clone,
+    ) -> ArrayVec<Way, WARM_MAX>
     where
         K: Borrow<Q>,
     {
         let mut nodes: ArrayVec<&Node<K, V>, WARM_MAX> = ArrayVec::new();
+        let mut ways = ArrayVec::new();
         let keys = keys.take(WARM_MAX);
         for key in keys.clone() {
-            let Some(node) = self.unseen(key) else { return };
+            let Some((node, way)) = self.unseen(key) else { return ways };
             nodes.push(node);
+            ways.push(way);
         }
         for (node, key) in nodes.iter().zip(keys) {
             if let Kind::Leaf(leaf) = &node.kind {
                 leaf.values.prefetch(leaf.find(key));
             }
         }
+        ways
     }
 
-    /// Asks for the memory of the leaf that a key belongs to.
-    pub(crate) fn prefetch<Q: Ord + ?Sized>(&self, key: &Q)
+    /// Asks for the memory of the leaf that a key belongs to. Gives the way there.
+    pub(crate) fn prefetch<Q: Ord + ?Sized>(&self, key: &Q) -> Way
     where
         K: Borrow<Q>,
     {
-        let _ = self.unseen(key);
+        self.unseen(key).map_or(Way::UNKNOWN, |(_, way)| way)
     }
 
-    /// The leaf that a key belongs to, whose memory is asked for and not looked at.
-    fn unseen<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&Node<K, V>>
+    /// The leaf that a key belongs to, whose memory is asked for and not looked at, and the way there.
+    fn unseen<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&Node<K, V>, Way)>
     where
         K: Borrow<Q>,
     {
-        let mut node = &*self.root;
+        let (mut node, mut way) = (&*self.root, Way::UNKNOWN);
+        let mut level = 0_usize;
         while let Kind::Inner(inner) = &node.kind {
-            node = inner.child_for(key)?;
+            let at = inner.child_of(key);
+            node = inner.children.get(at)?;
+            node.prefetch();
+            way.note(level, at);
+            level = level.saturating_add(1);
             if inner.is_lowest {
                 break;
             }
         }
-        Some(node)
+        Some((node, way))
     }
 
     /// The leaf that a key belongs to.
