@@ -5,7 +5,8 @@
 
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
-use crate::frame;
+use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
+use crate::history::{Lineage, Seq, Timestamp};
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::mutation::CommitWriter;
 use crate::put::{self, Put};
@@ -17,6 +18,25 @@ use crate::value::Key;
 /// A mutation's bytes beside its row: table name, tags, lengths, keys.
 const OVERHEAD_BYTES: usize = 2 * NAME_BYTES_MAX + 64;
 
+/// What a commit's frame says beside its mutations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seal {
+    pub(crate) lineage: Lineage,
+    pub(crate) seq: Seq,
+    pub(crate) time: Timestamp,
+    pub(crate) synced: Seq,
+}
+
+impl Seal {
+    /// Fills in time, header and checksums of the frame that begins at `start`.
+    pub(crate) fn close(&self, frame: &mut [u8], start: usize) {
+        if let Some(payload) = frame.get_mut(start.saturating_add(FRAME_HEADER_BYTES)..) {
+            CommitWriter::set_time(payload, self.time);
+        }
+        frame::finish(frame, start, FrameKind::Commit, self.lineage.crc_seed(), self.seq, self.synced);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
     state: &'a mut State,
@@ -25,6 +45,25 @@ pub(crate) struct Batch<'a> {
     start: usize,
     writer: CommitWriter,
     mutations: u64,
+    /// For a single operation.
+    closing: Option<Closing>,
+}
+
+/// Closes a frame, again where it has grown since.
+#[derive(Debug)]
+struct Closing {
+    seal: Seal,
+    /// How long the frame was when it was closed.
+    closed: usize,
+}
+
+impl Closing {
+    fn close(&mut self, frame: &mut [u8], start: usize) {
+        if self.closed != frame.len() {
+            self.seal.close(frame, start);
+            self.closed = frame.len();
+        }
+    }
 }
 
 /// Encoded rows, one behind the other.
@@ -66,7 +105,19 @@ impl<'a> Batch<'a> {
         frame.clear();
         let start = frame::begin(frame);
         let writer = CommitWriter::begin(frame);
-        Batch { state, frame, start, writer, mutations: 0 }
+        Batch { state, frame, start, writer, mutations: 0, closing: None }
+    }
+
+    /// For one operation. Where it is one mutation its frame is closed while the memory comes that it changes.
+    pub(crate) fn of_one(state: &'a mut State, frame: &'a mut Vec<u8>, seal: Seal) -> Batch<'a> {
+        Batch { closing: Some(Closing { seal, closed: 0 }), ..Batch::new(state, frame) }
+    }
+
+    /// Closes the frame, unless that was done behind the last mutation.
+    pub(crate) fn close(&mut self) {
+        if let Some(closing) = &mut self.closing {
+            closing.close(self.frame, self.start);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -84,20 +135,32 @@ impl<'a> Batch<'a> {
 
     pub(crate) fn insert(&mut self, table: &str, row: &[u8]) -> Result<Key> {
         let (frame_bytes, writer) = (self.frame.len(), self.writer.clone());
-        self.insert_row(table, row, TableState::prefetch).inspect_err(|_| {
+        self.insert_row(table, row, true, TableState::prefetch).inspect_err(|_| {
             self.frame.truncate(frame_bytes);
             self.writer = writer;
+            if let Some(closing) = &mut self.closing {
+                closing.closed = 0;
+            }
         })
     }
 
     /// Where it fails, the table is as it was, and the frame is to be set back. The memory that `prefetch` asks for comes while
     /// the event is written; it gives the way to the key's place.
-    fn insert_row(&mut self, table: &str, row: &[u8], prefetch: impl FnOnce(&TableState, &Key) -> Way) -> Result<Key> {
+    fn insert_row(
+        &mut self,
+        table: &str,
+        row: &[u8],
+        is_alone: bool,
+        prefetch: impl FnOnce(&TableState, &Key) -> Way,
+    ) -> Result<Key> {
         self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let Put { key, field, row } = put::keyed(state, table, row)?;
         let way = prefetch(state, &key);
         self.writer.put(self.frame, table, field, &row);
+        if is_alone && let Some(closing) = &mut self.closing {
+            closing.close(self.frame, self.start);
+        }
         if !state.put_new(&way, &key, &row) {
             return Err(Error::DuplicateKey { table: table.to_owned(), key });
         }
@@ -116,7 +179,7 @@ impl<'a> Batch<'a> {
                 ways = existing(self.state, table)?.warm(rows.iter_from(n));
             }
             let way = ways.get(n % WARM_MAX).copied().unwrap_or(Way::UNKNOWN);
-            match self.insert_row(table, row, |_, _| way) {
+            match self.insert_row(table, row, false, |_, _| way) {
                 Ok(key) => keys.push(key),
                 Err(error) => {
                     let state = existing(self.state, table)?;
@@ -156,6 +219,9 @@ impl<'a> Batch<'a> {
         room.check(put.row.len())?;
         state.prefetch(&put.key);
         self.writer.put(self.frame, table, put.field, &put.row);
+        if let Some(closing) = &mut self.closing {
+            closing.close(self.frame, self.start);
+        }
         let replaced = state.put(put.key.clone(), &put.row);
         self.mutations = self.mutations.saturating_add(1);
         Ok((put, replaced))

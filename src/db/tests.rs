@@ -4,6 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::record;
+use crate::storage::MemoryStorage;
+use crate::store::Options;
 use crate::value::{Key, Record};
 
 /// A database whose last commit had this seq.
@@ -258,4 +260,37 @@ fn the_engines_own_looks_at_the_state_slow_no_writer() {
         db.save(dir.path().join("file"), crate::file::name::BackupFormat::Binary).unwrap();
     };
     assert_eq!(waits(saves), 0);
+}
+
+/// A frame is closed while the memory comes that its mutation changes: another mutation behind that one opens it again.
+#[test]
+fn a_commit_that_goes_on_behind_its_first_mutation_is_logged_whole() {
+    let storage = MemoryStorage::new();
+    let open = || Options::new().storage(storage.clone()).open("/data").unwrap();
+    let db = open();
+    db.create_table("t", "id").unwrap();
+    let row = |id: i64, text: &str| {
+        let mut row = Vec::new();
+        crate::row::encode_record(&record! { "id": id, "text": text }, &mut row).unwrap();
+        row
+    };
+    db.write(|batch| batch.insert("t", &row(1, "one"))).unwrap();
+    db.write(|batch| {
+        batch.insert("t", &row(2, "two"))?;
+        batch.upsert("t", &row(1, "another"))?;
+        // Refused, and then one as long.
+        assert!(batch.insert("t", &row(1, "six")).is_err());
+        batch.insert("t", &row(3, "six"))?;
+        batch.delete("t", &Key::Int(2))
+    })
+    .unwrap();
+    db.write(|batch| {
+        assert!(batch.insert("t", &row(3, "abc")).is_err());
+        batch.insert("t", &row(4, "def"))
+    })
+    .unwrap();
+    let (digest, seq) = (db.digest(), db.seq());
+    drop(db);
+    let again = open();
+    assert_eq!((again.digest(), again.seq(), again.open_report().unwrap().torn.is_some()), (digest, seq, false));
 }

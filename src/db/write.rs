@@ -10,10 +10,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Access, DictDb};
-use crate::batch::{Batch, Upserted, no_table};
+use crate::batch::{Batch, Seal, Upserted, no_table};
 use crate::error::{Error, Result};
-use crate::frame::{self, FrameKind};
-use crate::history::{Lineage, Seq, Timestamp};
+use crate::frame;
+use crate::history::{Seq, Timestamp};
 use crate::log::SegmentEnd;
 use crate::mutation::CommitWriter;
 use crate::put::{self, Put};
@@ -165,10 +165,11 @@ impl DictDb {
         let fills_a_segment = self.store().is_some_and(|store| store.fills_a_segment(frame.len()));
         let logged = match &change.in_place {
             Some(in_place) if !fills_a_segment => {
-                let lineage = state.identity.lineage;
+                let seal = self.seal(&state, seq, time);
                 // Nobody changes the state meanwhile: the writer is this one.
                 drop(state);
-                let logged = self.log_commit(lineage, frame, start, seq, time, || None);
+                seal.close(frame, start);
+                let logged = self.log_commit(seq, frame, start, || None);
                 let mut state = self.write_state();
                 if let Some(table) = state.table_mut(change.table) {
                     table.apply_in_place(change.key, in_place, stored);
@@ -186,7 +187,8 @@ impl DictDb {
                         None => table.delete(change.key),
                     };
                 }
-                let logged = self.seal_commit(&mut working, frame, start, seq, time);
+                self.seal(&working, seq, time).close(frame, start);
+                let logged = self.end_commit(&mut working, frame, start, seq, time);
                 self.publish(working);
                 logged
             }
@@ -203,18 +205,22 @@ impl DictDb {
         let mut writer = self.lock_writer()?;
         let mut state = self.write_state();
         let seq = next_seq(&state)?;
-        let mut batch = Batch::new(&mut state, &mut writer.frame);
+        let seal = self.seal(&state, seq, time);
+        let mut batch = Batch::of_one(&mut state, &mut writer.frame, seal);
         let value = operation(&mut batch);
         let (start, is_empty) = (batch.start(), batch.is_empty());
         let value = match value {
-            Ok(value) if !is_empty => value,
+            Ok(value) if !is_empty => {
+                batch.close();
+                value
+            }
             nothing_done => {
                 drop(state);
                 writer.give_back();
                 return nothing_done;
             }
         };
-        let logged = self.seal_commit(&mut state, &mut writer.frame, start, seq, time);
+        let logged = self.end_commit(&mut state, &writer.frame, start, seq, time);
         drop(state);
         writer.give_back();
         drop(writer);
@@ -255,7 +261,8 @@ impl DictDb {
         if is_empty {
             return Ok(value);
         }
-        let logged = self.seal_commit(&mut working, frame, start, seq, time);
+        self.seal(&working, seq, time).close(frame, start);
+        let logged = self.end_commit(&mut working, frame, start, seq, time);
         self.publish(working);
         writer.give_back();
         drop(writer);
@@ -290,18 +297,16 @@ impl DictDb {
         drop(superseded); // outside the lock: it may be the last owner of many nodes
     }
 
-    /// Gives the commit its seq and time, and [logs](Self::log_commit) it.
-    fn seal_commit(
-        &self,
-        state: &mut State,
-        frame: &mut [u8],
-        start: usize,
-        seq: Seq,
-        time: Timestamp,
-    ) -> Result<Logged> {
+    fn seal(&self, state: &State, seq: Seq, time: Timestamp) -> Seal {
+        let synced = self.store().map_or(Seq::ZERO, Store::synced);
+        Seal { lineage: state.identity.lineage, seq, time, synced }
+    }
+
+    /// Gives the state the seq and time of a commit whose frame is closed, and [logs](Self::log_commit) that.
+    fn end_commit(&self, state: &mut State, frame: &[u8], start: usize, seq: Seq, time: Timestamp) -> Result<Logged> {
         state.seq = seq;
         state.time = time;
-        let logged = self.log_commit(state.identity.lineage, frame, start, seq, time, || Some(end_of(state)));
+        let logged = self.log_commit(seq, frame, start, || Some(end_of(state)));
         self.fit_ring(state, &logged);
         logged
     }
@@ -313,23 +318,16 @@ impl DictDb {
         }
     }
 
-    /// Checksums the frame of a commit and pushes it, into the ring and the log. The caller holds `writer`. Where the log
-    /// refuses, the commit stands in memory alone, and nothing comes after it.
+    /// Pushes the closed frame of a commit into the ring and the log. The caller holds `writer`. Where the log refuses, the
+    /// commit stands in memory alone, and nothing comes after it.
     fn log_commit(
         &self,
-        lineage: Lineage,
-        frame: &mut [u8],
-        start: usize,
         seq: Seq,
-        time: Timestamp,
+        frame: &[u8],
+        start: usize,
         end: impl FnOnce() -> Option<SegmentEnd>,
     ) -> Result<Logged> {
         let store = self.store();
-        let synced = store.map_or(Seq::ZERO, Store::synced);
-        if let Some(payload) = frame.get_mut(start.saturating_add(frame::FRAME_HEADER_BYTES)..) {
-            CommitWriter::set_time(payload, time);
-        }
-        frame::finish(frame, start, FrameKind::Commit, lineage.crc_seed(), seq, synced);
         let frame = frame.get(start..).unwrap_or_default();
         let fits = self.ring().push(seq, frame);
         let pending = store.map_or(Ok(0), |store| store.append(seq, frame, end))?;
