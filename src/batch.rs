@@ -18,7 +18,7 @@ use crate::value::Key;
 /// A mutation's bytes beside its row: table name, tags, lengths, keys.
 const OVERHEAD_BYTES: usize = 2 * NAME_BYTES_MAX + 64;
 
-/// What a commit's frame says beside its mutations.
+/// What a commit's frame says beside its mutations; `synced` is the newest commit known to be durable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seal {
     pub(crate) lineage: Lineage,
@@ -113,9 +113,10 @@ impl<'a> Batch<'a> {
         Batch { closing: Some(Closing { seal, closed: 0 }), ..Batch::new(state, frame) }
     }
 
-    /// Closes the frame, unless that was done behind the last mutation.
-    pub(crate) fn close(&mut self) {
+    /// Closes the frame, unless that was done behind the last mutation. Commits up to `synced` are durable by now.
+    pub(crate) fn close(&mut self, synced: Seq) {
         if let Some(closing) = &mut self.closing {
+            closing.seal.synced = synced;
             closing.close(self.frame, self.start);
         }
     }
@@ -145,7 +146,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Where it fails, the table is as it was, and the frame is to be set back. The memory that `prefetch` asks for comes while
-    /// the event is written; it gives the way to the key's place.
+    /// the event is written, and where the row `is_alone` while the frame is closed; it gives the way to the key's place.
     fn insert_row(
         &mut self,
         table: &str,

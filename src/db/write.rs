@@ -211,7 +211,7 @@ impl DictDb {
         let (start, is_empty) = (batch.start(), batch.is_empty());
         let value = match value {
             Ok(value) if !is_empty => {
-                batch.close();
+                batch.close(self.synced());
                 value
             }
             nothing_done => {
@@ -298,8 +298,12 @@ impl DictDb {
     }
 
     fn seal(&self, state: &State, seq: Seq, time: Timestamp) -> Seal {
-        let synced = self.store().map_or(Seq::ZERO, Store::synced);
-        Seal { lineage: state.identity.lineage, seq, time, synced }
+        Seal { lineage: state.identity.lineage, seq, time, synced: self.synced() }
+    }
+
+    /// A seq up to which commits are known to be durable.
+    fn synced(&self) -> Seq {
+        self.store().map_or(Seq::ZERO, Store::synced)
     }
 
     /// Gives the state the seq and time of a commit whose frame is closed, and [logs](Self::log_commit) that.
