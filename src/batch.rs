@@ -136,7 +136,7 @@ impl<'a> Batch<'a> {
 
     pub(crate) fn insert(&mut self, table: &str, row: &[u8]) -> Result<Key> {
         let (frame_bytes, writer) = (self.frame.len(), self.writer.clone());
-        self.insert_row(table, row, true, TableState::prefetch).inspect_err(|_| {
+        self.insert_row(table, row, None).inspect_err(|_| {
             self.frame.truncate(frame_bytes);
             self.writer = writer;
             if let Some(closing) = &mut self.closing {
@@ -145,19 +145,13 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Where it fails, the table is as it was, and the frame is to be set back. The memory that `prefetch` asks for comes while
-    /// the event is written, and where the row `is_alone` while the frame is closed; it gives the way to the key's place.
-    fn insert_row(
-        &mut self,
-        table: &str,
-        row: &[u8],
-        is_alone: bool,
-        prefetch: impl FnOnce(&TableState, &Key) -> Way,
-    ) -> Result<Key> {
+    /// Where it fails, the table is as it was, and the frame is to be set back. One of many comes with the way to its place,
+    /// whose memory was asked for; that of one alone comes while its event is written and the frame closed.
+    fn insert_row(&mut self, table: &str, row: &[u8], way: Option<Way>) -> Result<Key> {
         self.room().check(row.len())?;
         let state = existing(self.state, table)?;
         let Put { key, field, row } = put::keyed(state, table, row)?;
-        let way = prefetch(state, &key);
+        let (is_alone, way) = (way.is_none(), way.unwrap_or_else(|| state.prefetch(&key)));
         self.writer.put(self.frame, table, field, &row);
         if is_alone && let Some(closing) = &mut self.closing {
             closing.close(self.frame, self.start);
@@ -180,7 +174,7 @@ impl<'a> Batch<'a> {
                 ways = existing(self.state, table)?.warm(rows.iter_from(n));
             }
             let way = ways.get(n % WARM_MAX).copied().unwrap_or(Way::UNKNOWN);
-            match self.insert_row(table, row, false, |_, _| way) {
+            match self.insert_row(table, row, Some(way)) {
                 Ok(key) => keys.push(key),
                 Err(error) => {
                     let state = existing(self.state, table)?;
