@@ -83,6 +83,10 @@ struct Jobs<J, R> {
     outcomes: VecDeque<Option<R>>,
     /// The number of the first of them.
     taken: usize,
+    /// To wake somebody is a call of the system, even where nobody waits: so many threads wait for a job.
+    idle: usize,
+    /// Whether the thread that gives them out waits for an outcome.
+    is_awaited: bool,
     is_closed: bool,
     has_panicked: bool,
 }
@@ -95,8 +99,11 @@ impl<J, R> Pipeline<'_, J, R> {
         jobs.outcomes.push_back(None);
         jobs.waiting_bytes = jobs.waiting_bytes.saturating_add(bytes);
         jobs.waiting.push_back((number, bytes, job));
+        let is_wanted = jobs.idle > 0;
         drop(jobs);
-        self.shared.given.notify_one();
+        if is_wanted {
+            self.shared.given.notify_one();
+        }
     }
 
     /// The next outcome, if it is there by now.
@@ -124,7 +131,10 @@ impl<J, R> Pipeline<'_, J, R> {
             }
             assert!(!jobs.has_panicked, "a thread that helps has panicked");
             jobs = if jobs.waiting.is_empty() {
-                self.shared.done.wait(jobs).unwrap_or_else(PoisonError::into_inner)
+                jobs.is_awaited = true;
+                let mut jobs = self.shared.done.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+                jobs.is_awaited = false;
+                jobs
             } else {
                 self.shared.work_off(jobs, self.work)
             };
@@ -152,7 +162,9 @@ impl<J, R> Shared<J, R> {
         if let Some(place) = jobs.outcomes.get_mut(at) {
             *place = Some(outcome);
         }
-        self.done.notify_one();
+        if jobs.is_awaited {
+            self.done.notify_one();
+        }
         jobs
     }
 
@@ -167,7 +179,10 @@ impl<J, R> Shared<J, R> {
         let mut jobs = self.lock();
         while !jobs.is_closed {
             jobs = if jobs.waiting.is_empty() {
-                self.given.wait(jobs).unwrap_or_else(PoisonError::into_inner)
+                jobs.idle = jobs.idle.saturating_add(1);
+                let mut jobs = self.given.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+                jobs.idle = jobs.idle.saturating_sub(1);
+                jobs
             } else {
                 self.work_off(jobs, work)
             };
@@ -191,6 +206,8 @@ impl<J, R> Default for Shared<J, R> {
             waiting_bytes: 0,
             outcomes: VecDeque::new(),
             taken: 0,
+            idle: 0,
+            is_awaited: false,
             is_closed: false,
             has_panicked: false,
         };

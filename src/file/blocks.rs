@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::file::compression;
 use crate::frame::FrameKind;
 use crate::limits::ROW_BYTES_MAX;
+use crate::memory::Growth;
 use crate::row::{self, Parts, RowRef};
 use crate::state::{Mismatch, Run, RunWriter, TableState};
 use crate::value::Key;
@@ -238,6 +239,7 @@ fn decode(block: &Block) -> Result<(Run, usize), Refused> {
     }
     let mut run = RunWriter::new(&block.table);
     let (mut first_at, mut used) = (None, 0_usize);
+    let mut growth = Growth::to(reader.remaining());
     for _ in 0..count {
         let before = reader.clone();
         let index = if shapes.len() > 1 { reader.u64().map_err(malformed)? } else { 0 };
@@ -248,6 +250,7 @@ fn decode(block: &Block) -> Result<(Run, usize), Refused> {
         })?;
         used = used.max(index.saturating_add(1));
         let at = reader.pos();
+        growth.reach(at);
         let (key, values) = shape.admit(&block.table, &mut reader).map_err(|m| (m.at, m.expected))?;
         if run.last().is_some_and(|last| *last >= key) {
             return Err((at, not_behind(&key)));
