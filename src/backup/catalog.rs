@@ -26,10 +26,9 @@ pub(crate) struct Catalog {
 
 /// The names in a directory that are backups', in order.
 pub(crate) fn names(storage: &dyn Storage, dir: &Path) -> Result<Vec<BackupName>> {
-    let entries = storage.list(dir).map_err(Error::io("list directory", dir))?;
-    let mut names: Vec<BackupName> =
-        entries.iter().filter(|e| e.is_file).filter_map(|e| BackupName::parse(&e.name)).collect();
-    names.sort_by_key(|name| (name.stamp, name.file_name()));
+    let files = storage.file_names(dir).map_err(Error::io("list directory", dir))?;
+    let mut names: Vec<BackupName> = files.iter().filter_map(|name| BackupName::parse(name)).collect();
+    names.sort_by_key(BackupName::order);
     Ok(names)
 }
 

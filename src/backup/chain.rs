@@ -49,6 +49,8 @@ pub(crate) struct Chain {
     stamp: Option<Stamp>,
     /// The newest stamp among the files that `tip` and `newest` speak of.
     known: Option<Stamp>,
+    /// The files published here since. Any other with a newer stamp is another manager's.
+    own: Vec<BackupName>,
 }
 
 /// How a delta can be made now.
@@ -78,7 +80,7 @@ impl Chain {
             _ => None,
         });
         let stamp = catalog.entries.last().map(|entry| entry.name.stamp);
-        Ok(Chain { tip: catalog.tip(), newest, stamp, known: stamp })
+        Ok(Chain { tip: catalog.tip(), newest, stamp, known: stamp, own: Vec::new() })
     }
 
     /// The checkpoint as far as it lies in the history of `state`: commits up to here are covered.
@@ -110,10 +112,12 @@ impl Chain {
     ) -> Result<BackupReport> {
         let started = db.clock().monotonic();
         let names = catalog::names(&*settings.storage, &settings.dir)?;
-        let newest = names.last().map(|name| name.stamp);
-        if newest > self.known {
-            // Written by another manager; or by this one, in a backup that failed behind its rename and could not take
-            // the file back. Restore will build on it, so the chain has to.
+        let newer = names.iter().rev().take_while(|name| Some(name.stamp) > self.known);
+        if newer.into_iter().all(|name| self.own.contains(name)) {
+            self.known = self.own.drain(..).map(|name| Some(name.stamp)).fold(self.known, Option::max);
+        } else {
+            // Written by another manager, perhaps while this one wrote its last; or by this one, in a backup that failed
+            // behind its rename and could not take the file back. Restore will build on it, so the chain has to.
             let stamp = self.stamp;
             *self = Chain::open(&*settings.storage, &settings.dir)?;
             self.stamp = self.stamp.max(stamp);
@@ -163,7 +167,7 @@ impl Chain {
                 .then(|| Point::empty(state.identity.lineage))
         };
         let base = match self.checkpoint(state) {
-            Some(tip) if tip.names.iter().all(|name| names.contains(name)) => tip.point,
+            Some(tip) if tip.names.iter().all(|name| is_among(name, names)) => tip.point,
             Some(_) => return Err(Promotion::ChainBroken),
             None => from_empty().ok_or(Promotion::NoChain)?,
         };
@@ -233,7 +237,6 @@ impl Chain {
         base: Option<Point>,
         fill: impl FnOnce(&mut Sink, &Origin, &std::path::Path) -> Result<Made>,
     ) -> Result<(BackupName, PathBuf, Made, u64)> {
-        let known = self.known;
         let stamp = Stamp::next(db::now(db), self.stamp)
             .ok_or_else(|| Error::Exhausted { what: "the stamps of backup names".to_owned() })?;
         let created = i64::try_from(stamp.get())
@@ -243,14 +246,7 @@ impl Chain {
         let path = settings.dir.join(name.file_name());
         let origin = Origin { base, created: Timestamp::from_micros(created) };
         let (made, bytes) = publish(&*settings.storage, &path, Existing::Refuse, |sink| fill(sink, &origin, &path))?;
-        self.known = self.stamp;
-        // A file that another manager published meanwhile bears a stamp between the names seen and this one. Then what
-        // is known ends before it, and the next backup looks at the directory anew.
-        let names = catalog::names(&*settings.storage, &settings.dir).unwrap_or_default();
-        let strange = |n: &&BackupName| Some(n.stamp) > known && n.stamp < stamp;
-        if names.iter().any(|n| strange(&n)) {
-            self.known = known;
-        }
+        self.own.push(name);
         Ok((name, path, made, bytes))
     }
 
@@ -261,6 +257,11 @@ impl Chain {
         self.newest = Some(point);
         self.tip = Some(Tip { point, deltas, names, file: path.to_owned(), time });
     }
+}
+
+/// Whether a name is one of these, which are in order.
+fn is_among(name: &BackupName, names: &[BackupName]) -> bool {
+    names.binary_search_by_key(&name.order(), BackupName::order).is_ok()
 }
 
 /// Whether `point` lies in the past of `state`.

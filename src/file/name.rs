@@ -175,6 +175,11 @@ pub(crate) struct BackupName {
 }
 
 impl BackupName {
+    /// By stamp, and those of one stamp by their file names.
+    pub(crate) fn order(&self) -> (Stamp, &'static str, &'static str) {
+        (self.stamp, self.kind.prefix(), self.format.extension())
+    }
+
     pub(crate) fn file_name(&self) -> String {
         format!("{}{}.{}", self.kind.prefix(), self.stamp, self.format.extension())
     }
@@ -237,6 +242,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn names_come_in_the_order_of_their_stamps_and_those_of_one_stamp_in_that_of_their_text() {
+        let stamps = [3, 1_000_000, 20_000_000, 100_000_000].map(Stamp::new);
+        let of = |stamp| BackupKind::ALL.map(|kind| BackupFormat::ALL.map(|format| BackupName { kind, stamp, format }));
+        let mut names: Vec<BackupName> = stamps.into_iter().flat_map(of).flatten().collect();
+        fastrand::Rng::with_seed(1).shuffle(&mut names);
+        names.sort_by_key(BackupName::order);
+        assert!(names.is_sorted_by_key(|name| (name.stamp, name.file_name())));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The file system of the operating system.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 #[cfg(target_os = "linux")]
@@ -42,6 +43,21 @@ impl Storage for DiskStorage {
             entries.push(DirEntry { name: entry.file_name(), len: if is_file { metadata.len() } else { 0 }, is_file });
         }
         Ok(entries)
+    }
+
+    fn file_names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(or_current(dir))? {
+            let entry = entry?;
+            // Most often the directory says it.
+            match entry.file_type() {
+                Ok(kind) if kind.is_file() => names.push(entry.file_name()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(names)
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {

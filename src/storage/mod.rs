@@ -87,6 +87,12 @@ pub trait Storage: Send + Sync + Debug {
     /// where it is something else.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
 
+    /// The names of those that are files, in no order. Where nobody needs their lengths a file system need not look at each
+    /// of them. Errors as [`list`](Self::list), from which it is made unless overridden.
+    fn file_names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        Ok(self.list(dir)?.into_iter().filter(|entry| entry.is_file).map(|entry| entry.name).collect())
+    }
+
     /// Opens a file to read it from its beginning. `NotFound` without it; a directory, or anything else that is not
     /// a file, is an error here and not at the first read.
     ///

@@ -236,6 +236,10 @@ fn listing_tells_files_from_directories_and_their_lengths(storage: &impl Storage
         [DirEntry { name: "a".into(), len: 5, is_file: true }, DirEntry { name: "d".into(), len: 0, is_file: false },]
     );
     assert_eq!(names(storage, &dir.join("d")), ["e", "inside"]);
+    assert_eq!(storage.file_names(dir).unwrap(), ["a"]);
+    assert_eq!(storage.file_names(&dir.join("d")).unwrap(), ["inside"]);
+    assert_eq!(kind(storage.file_names(&dir.join("none"))), ErrorKind::NotFound);
+    assert_eq!(kind(storage.file_names(&dir.join("a"))), kind(storage.list(&dir.join("a"))));
 }
 
 fn removed_files_are_gone_and_directories_are_not_removed(storage: &impl Storage, dir: &Path) {
