@@ -77,8 +77,8 @@ fn own(of: &mut Arc<[u8]>, bytes: usize) -> &mut [u8] {
 
 impl Packed {
     /// Puts rows behind the last one: as many as have room in the tail there, those before them into a piece that holds just
-    /// them.
-    pub(crate) fn extend<'r>(&mut self, rows: impl Iterator<Item = Parts<'r>> + Clone) {
+    /// them. They are put together in `bytes`.
+    pub(crate) fn extend<'r>(&mut self, rows: impl Iterator<Item = Parts<'r>> + Clone, bytes: &mut Vec<u8>) {
         let lens: ArrayVec<usize, LEAF_MAX> = rows.clone().map(|row| row.stored_len()).collect();
         let mut room = TAIL_BYTES.saturating_sub(self.tail_used);
         let fits = |len: &&usize| {
@@ -91,11 +91,13 @@ impl Packed {
             self.make_place();
         }
         let inline = lens.iter().copied().filter(|len| is_inline(*len)).sum();
-        let (mut bytes, mut split) = (Vec::with_capacity(inline), 0);
+        bytes.clear();
+        bytes.reserve(inline);
+        let mut split = 0;
         for (n, row) in rows.enumerate() {
             let (offset, len) = (bytes.len(), row.stored_len());
             let span = if is_inline(len) {
-                row.append_to(&mut bytes);
+                row.append_to(bytes);
                 if n < before { Span::new(self.pieces.len(), offset, len) } else { self.take_tail(len) }
             } else {
                 let mut whole = Vec::with_capacity(len);

@@ -106,12 +106,12 @@ impl Rows {
     }
 
     /// Puts rows behind all that are there: into full leaves, a copy of its bytes each, and no search.
-    fn append(&mut self, keys: &[Key], rows: &[Parts<'_>]) {
+    fn append(&mut self, keys: &[Key], rows: &[Parts<'_>], scratch: &mut Vec<u8>) {
         // In order the strings come last.
         let strings = matches!(keys.last(), Some(Key::Str(_)));
         let mut rows = rows.iter();
         let take = |leaf: &mut Packed, n: usize| {
-            leaf.extend(rows.clone().take(n).copied());
+            leaf.extend(rows.clone().take(n).copied(), scratch);
             rows = rows.as_slice().get(n..).unwrap_or_default().iter();
         };
         match self {
@@ -218,11 +218,12 @@ pub(crate) struct Run<'r> {
     keys: ArrayVec<Key, LEAF_MAX>,
     parts: ArrayVec<Parts<'r>, LEAF_MAX>,
     last: Option<Key>,
+    scratch: Vec<u8>,
 }
 
 impl<'r> Run<'r> {
     pub(crate) fn new() -> Run<'r> {
-        Run { rows: Rows::new(), keys: ArrayVec::new(), parts: ArrayVec::new(), last: None }
+        Run { rows: Rows::new(), keys: ArrayVec::new(), parts: ArrayVec::new(), last: None, scratch: Vec::new() }
     }
 
     /// Puts a row behind the last one.
@@ -243,7 +244,7 @@ impl<'r> Run<'r> {
 
     fn fill(&mut self) {
         self.last = self.keys.last().cloned().or_else(|| self.last.take());
-        self.rows.append(&self.keys, &self.parts);
+        self.rows.append(&self.keys, &self.parts, &mut self.scratch);
         self.keys.clear();
         self.parts.clear();
     }

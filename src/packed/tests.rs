@@ -48,7 +48,8 @@ fn rows_replaced_and_removed_leave_no_more_garbage_than_a_quarter() {
 fn a_row_that_grows_or_shrinks_by_a_byte_takes_no_more_than_that_in_a_full_buffer() {
     let values = [7; 100];
     let mut packed = Packed::new();
-    packed.extend(std::iter::repeat_n(Parts { number: Some(0), names: &[], values: &values }, LEAF_MAX));
+    packed
+        .extend(std::iter::repeat_n(Parts { number: Some(0), names: &[], values: &values }, LEAF_MAX), &mut Vec::new());
     let mut model = rows(&packed);
     for (at, len) in [(0, 102), (47, 102), (20, 100), (20, 101), (21, 102), (0, 99), (46, 103)] {
         model[at] = vec![at as u8; len];
@@ -144,7 +145,7 @@ fn rows_put_behind_others_are_what_they_were_put_as_however_full_the_leaf_is() {
                     model.push(Vec::new());
                     part.append_to(model.last_mut().unwrap());
                 }
-                packed.extend(parts);
+                packed.extend(parts, &mut Vec::new());
                 assert_eq!(rows(&packed), model);
             }
         }
