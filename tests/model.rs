@@ -3,6 +3,8 @@
 
 #[path = "model/api.rs"]
 mod api;
+#[path = "model/managers.rs"]
+mod managers;
 #[path = "model/operation.rs"]
 mod operation;
 #[path = "model/plain.rs"]

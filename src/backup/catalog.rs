@@ -45,10 +45,13 @@ impl Catalog {
         Ok(Catalog { entries: entries.collect() })
     }
 
-    /// The newest sound file that says where it leads, and the files that lead there from a full backup, newest first;
-    /// `None` where a link is missing.
+    /// How far the history of the newest file leads, and the files that lead there from a full backup, newest first; `None`
+    /// where that file is damaged, or a link is missing. Where two managers have begun deltas at one point, restore takes
+    /// the one that leads furthest, whichever is newer.
     pub(crate) fn tip(&self) -> Option<Tip> {
-        let newest = self.entries.last()?;
+        let lineage = self.entries.last()?.history()?.end.lineage;
+        let leads = |entry: &&Entry| entry.history().filter(|h| h.end.lineage == lineage).map(|h| h.end.seq);
+        let newest = self.entries.iter().filter(|entry| leads(entry).is_some()).max_by_key(leads)?;
         let point = newest.history()?.end;
         let mut names = vec![newest.name];
         let mut link = newest;

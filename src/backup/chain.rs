@@ -1,11 +1,11 @@
 //! Making one backup: full or delta, into which file, and what the checkpoint is afterwards.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::backup::catalog::{self, Catalog, Entry, Tip};
 use crate::backup::report::{BackupReport, LastBackup, Promotion};
-use crate::db::{self, DictDb};
+use crate::db::DictDb;
 use crate::error::{Error, Result};
 use crate::file::compression::Compression;
 use crate::file::name::{BackupFormat, BackupKind, BackupName, Stamp};
@@ -47,9 +47,9 @@ pub(crate) struct Chain {
     newest: Option<Point>,
     /// The newest stamp given or seen.
     stamp: Option<Stamp>,
-    /// The newest stamp among the files that `tip` and `newest` speak of.
+    /// The newest stamp among the files that `tip` and `newest` speak of, but for `own`.
     known: Option<Stamp>,
-    /// The files published here since. Any other with a newer stamp is another manager's.
+    /// The files published here since. Any other with a newer stamp is another manager's, or of a backup that failed.
     own: Vec<BackupName>,
 }
 
@@ -61,10 +61,17 @@ struct Join {
 
 impl Chain {
     /// Finds out what the directory holds already.
-    pub(crate) fn open(storage: &dyn Storage, dir: &std::path::Path) -> Result<Chain> {
+    pub(crate) fn open(storage: &dyn Storage, dir: &Path) -> Result<Chain> {
         let mut catalog = Catalog::read(storage, dir, Trust::default())?;
-        if let Some(newest) = catalog.entries.pop() {
-            let Entry { path, name, found } = newest;
+        let mut checked = Vec::new();
+        let tip = loop {
+            let tip = catalog.tip();
+            let last = catalog.entries.last().map(|entry| entry.name);
+            let leads = tip.as_ref().and_then(|tip| tip.names.first().copied());
+            let Some(name) = last.into_iter().chain(leads).find(|name| !checked.contains(name)) else { break tip };
+            checked.push(name);
+            let Some(at) = catalog.entries.iter().position(|entry| entry.name == name) else { break tip };
+            let Entry { path, name, found } = catalog.entries.remove(at);
             let check = |summary| file::check_summary(storage, &path, &summary, Trust::default()).map(|()| summary);
             let found = match found.and_then(check) {
                 // Where it leads, and so what the next backup ties in with, is not known: another attempt may tell.
@@ -72,15 +79,18 @@ impl Chain {
                 // No delta joins onto a file that says where it leads and is damaged.
                 found => found,
             };
-            catalog.entries.push(Entry { path, name, found });
-        }
-        let newest = catalog.entries.iter().rev().find_map(|entry| match (&entry.found, entry.history()) {
-            (Ok(_), Some(history)) => Some(history.end),
-            (Ok(_), None) => Some(Point::empty(Lineage::DICTDB_1_11)),
-            _ => None,
-        });
+            catalog.entries.insert(at, Entry { path, name, found });
+        };
+        let last = || {
+            catalog.entries.iter().rev().find_map(|entry| match (&entry.found, entry.history()) {
+                (Ok(_), Some(history)) => Some(history.end),
+                (Ok(_), None) => Some(Point::empty(Lineage::DICTDB_1_11)),
+                _ => None,
+            })
+        };
+        let newest = tip.as_ref().map(|tip| tip.point).or_else(last);
         let stamp = catalog.entries.last().map(|entry| entry.name.stamp);
-        Ok(Chain { tip: catalog.tip(), newest, stamp, known: stamp, own: Vec::new() })
+        Ok(Chain { tip, newest, stamp, known: stamp, own: Vec::new() })
     }
 
     /// The checkpoint as far as it lies in the history of `state`: commits up to here are covered.
@@ -101,15 +111,14 @@ impl Chain {
         self.checkpoint(state).is_some_and(|tip| tip.point.seq == state.seq)
     }
 
-    /// Makes a backup of `state`, which the database stood at a moment ago, and lets go of it as it is written. On failure
-    /// nothing has changed.
+    /// Makes a backup of the database as it stands once its directory has been looked at, so that none there is ahead of
+    /// it. Gives what that state says of itself, too. On failure nothing has changed.
     pub(crate) fn back_up(
         &mut self,
         settings: &Settings,
         db: &DictDb,
-        state: State,
         wanted: Wanted,
-    ) -> Result<BackupReport> {
+    ) -> Result<(BackupReport, State)> {
         let started = db.clock().monotonic();
         let names = catalog::names(&*settings.storage, &settings.dir)?;
         let newer = names.iter().rev().take_while(|name| Some(name.stamp) > self.known);
@@ -122,7 +131,22 @@ impl Chain {
             *self = Chain::open(&*settings.storage, &settings.dir)?;
             self.stamp = self.stamp.max(stamp);
         }
-        let join = self.join(settings, db, &state, &names);
+        let (stamp, state) = self.stamp(&settings.dir, db)?;
+        let outline = state.outline();
+        self.back_up_state(settings, db, (stamp, state), wanted, &names, started).map(|report| (report, outline))
+    }
+
+    /// What it makes is let go of as it is written.
+    fn back_up_state(
+        &mut self,
+        settings: &Settings,
+        db: &DictDb,
+        (stamp, state): (Stamp, State),
+        wanted: Wanted,
+        names: &[BackupName],
+        started: Duration,
+    ) -> Result<BackupReport> {
+        let join = self.join(settings, db, &state, names);
         let too_long = settings.incremental && self.deltas(&state) >= settings.max_deltas_before_full;
         let wants_delta = match wanted {
             Wanted::Full => false,
@@ -132,7 +156,7 @@ impl Chain {
         // Only an incremental manager has older deltas that a bridge could carry on.
         let bridges = settings.incremental && self.checkpoint(&state).is_some();
         let (promoted, bridge) = match join {
-            Ok(join) if wants_delta => return self.delta(settings, db, &state, &join, started),
+            Ok(join) if wants_delta => return self.delta(settings, db, (stamp, &state), &join, started),
             Ok(join) => (None, bridges.then_some(join)),
             Err(why) if wants_delta => {
                 tracing::warn!(dir = %settings.dir.display(), "a delta backup becomes a full one, as {why}");
@@ -145,9 +169,12 @@ impl Chain {
             BackupFormat::Binary => (join, state.outline()),
             BackupFormat::Json => (join, state.clone()),
         });
-        let mut report = self.full(settings, db, state, promoted, started)?;
+        let mut report = self.full(settings, db, (stamp, state), promoted, started)?;
         if let Some((join, state)) = bridge {
-            match self.write_delta(settings, db, &state, &join) {
+            match self
+                .stamp(&settings.dir, db)
+                .and_then(|(stamp, _)| self.write_delta(settings, (stamp, &state), &join))
+            {
                 Ok((_, path, ..)) => report.bridge = Some(path),
                 Err(failure) => {
                     tracing::warn!(file = %report.file.display(), "no bridge to the full backup: {failure}");
@@ -183,12 +210,12 @@ impl Chain {
         &mut self,
         settings: &Settings,
         db: &DictDb,
-        state: State,
+        (stamp, state): (Stamp, State),
         promoted: Option<Promotion>,
         started: Duration,
     ) -> Result<BackupReport> {
         let (base, point) = (self.newest, state.point());
-        let (name, path, made, bytes) = self.write(settings, db, BackupKind::Full, base, |sink, origin, path| {
+        let (name, path, made, bytes) = self.write(settings, stamp, BackupKind::Full, base, |sink, origin, path| {
             let watch = Watch::new(settings.progress.as_deref(), Stage::WritingFull, path);
             file::write_full(settings.format, settings.compression, sink, state, origin, &watch)
         })?;
@@ -201,11 +228,11 @@ impl Chain {
         &mut self,
         settings: &Settings,
         db: &DictDb,
-        state: &State,
+        (stamp, state): (Stamp, &State),
         join: &Join,
         started: Duration,
     ) -> Result<BackupReport> {
-        let (name, path, made, bytes) = self.write_delta(settings, db, state, join)?;
+        let (name, path, made, bytes) = self.write_delta(settings, (stamp, state), join)?;
         let tip = self.checkpoint(state);
         let mut names = tip.map(|tip| tip.names.clone()).unwrap_or_default();
         let deltas = tip.map_or(0, |tip| tip.deltas).saturating_add(1);
@@ -218,30 +245,36 @@ impl Chain {
     fn write_delta(
         &mut self,
         settings: &Settings,
-        db: &DictDb,
-        state: &State,
+        (stamp, state): (Stamp, &State),
         join: &Join,
     ) -> Result<(BackupName, PathBuf, Made, u64)> {
-        self.write(settings, db, BackupKind::Delta, Some(join.base), |sink, origin, path| {
+        self.write(settings, stamp, BackupKind::Delta, Some(join.base), |sink, origin, path| {
             let watch = Watch::new(settings.progress.as_deref(), Stage::WritingDelta, path);
             file::write_delta(settings.format, sink, &join.slice, state, origin, &watch)
         })
     }
 
-    /// Writes and publishes a file under the next stamp. The stamp is used up even by a failure.
+    /// The next stamp, which is used up even by a failure, and the state of the database then.
+    fn stamp(&mut self, dir: &Path, db: &DictDb) -> Result<(Stamp, State)> {
+        let exhausted = || Error::Exhausted { what: "the stamps of backup names".to_owned() };
+        let (stamp, state) = db.stamped_state(dir, self.stamp).ok_or_else(exhausted)?;
+        if i64::try_from(stamp.get()).is_err() {
+            return Err(exhausted());
+        }
+        self.stamp = Some(stamp);
+        Ok((stamp, state))
+    }
+
+    /// Writes and publishes a file.
     fn write(
         &mut self,
         settings: &Settings,
-        db: &DictDb,
+        stamp: Stamp,
         kind: BackupKind,
         base: Option<Point>,
-        fill: impl FnOnce(&mut Sink, &Origin, &std::path::Path) -> Result<Made>,
+        fill: impl FnOnce(&mut Sink, &Origin, &Path) -> Result<Made>,
     ) -> Result<(BackupName, PathBuf, Made, u64)> {
-        let stamp = Stamp::next(db::now(db), self.stamp)
-            .ok_or_else(|| Error::Exhausted { what: "the stamps of backup names".to_owned() })?;
-        let created = i64::try_from(stamp.get())
-            .map_err(|_| Error::Exhausted { what: "the stamps of backup names".to_owned() })?;
-        self.stamp = Some(stamp);
+        let created = i64::try_from(stamp.get()).unwrap_or(i64::MAX);
         let name = BackupName { kind, stamp, format: settings.format };
         let path = settings.dir.join(name.file_name());
         let origin = Origin { base, created: Timestamp::from_micros(created) };
@@ -250,7 +283,7 @@ impl Chain {
         Ok((name, path, made, bytes))
     }
 
-    fn advance(&mut self, db: &DictDb, point: Point, deltas: u32, names: Vec<BackupName>, path: &std::path::Path) {
+    fn advance(&mut self, db: &DictDb, point: Point, deltas: u32, names: Vec<BackupName>, path: &Path) {
         let time = self.stamp.and_then(|stamp| i64::try_from(stamp.get()).ok()).unwrap_or_default();
         let time = Timestamp::from_micros(time);
         db.note_backup(point.seq);

@@ -18,7 +18,6 @@ use crate::file::give_way;
 use crate::file::name::BackupFormat;
 use crate::file::sink::create_dir;
 use crate::progress::{Progress, ProgressFn};
-use crate::state::State;
 use crate::storage::{DiskStorage, Storage};
 use crate::store;
 
@@ -480,8 +479,7 @@ impl Inner {
             *lock(&self.backing_up) = Some(std::thread::current().id());
             // Before the state is looked at: a change notified from here on is not taken for backed up.
             lock(&self.timing).schedule.began(cause);
-            let state = self.db.read_in_passing().clone();
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.make(&mut chain, state, cause, wanted)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.make(&mut chain, cause, wanted)));
             *lock(&self.backing_up) = None;
             let now = self.now();
             match &outcome {
@@ -504,21 +502,14 @@ impl Inner {
     }
 
     /// On failure also how many there have been in a row, this one included.
-    fn make(
-        &self,
-        chain: &mut Chain,
-        state: State,
-        cause: Cause,
-        wanted: Wanted,
-    ) -> Result<Option<BackupReport>, (Error, u64)> {
-        if cause != Cause::Manual && chain.covers(&state) {
+    fn make(&self, chain: &mut Chain, cause: Cause, wanted: Wanted) -> Result<Option<BackupReport>, (Error, u64)> {
+        if cause != Cause::Manual && chain.covers(&self.db.read_in_passing()) {
             tracing::debug!("nothing was committed since the last backup");
             return Ok(None);
         }
-        let outline = state.outline();
-        match chain.back_up(&self.settings, &self.db, state, wanted) {
-            Ok(report) => {
-                let (last, deltas) = (chain.last(&outline), chain.deltas(&outline));
+        match chain.back_up(&self.settings, &self.db, wanted) {
+            Ok((report, state)) => {
+                let (last, deltas) = (chain.last(&state), chain.deltas(&state));
                 *lock(&self.record) = Track { failures: 0, last_failure: None, last, deltas };
                 tracing::info!("{report}");
                 Ok(Some(report))

@@ -5,7 +5,9 @@ mod durable;
 mod tests;
 mod write;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError, Weak};
 
@@ -13,6 +15,7 @@ use self::write::Writer;
 use crate::clock::{Clock, SystemClock};
 use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
+use crate::file::name::Stamp;
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
 use crate::limits::RING_PART_OF_RECORDS;
 use crate::mutation::Commit;
@@ -82,6 +85,8 @@ struct Shared {
     access: Access,
     /// The seq that the newest backup of a manager of this process holds, plus 1; 0 for none.
     backed_up: AtomicU64,
+    /// The newest stamp that one of each directory got. Held while it does, and gets its state.
+    backup_stamps: Mutex<HashMap<PathBuf, Stamp>>,
 }
 
 /// What becomes of commits beyond memory.
@@ -174,6 +179,7 @@ impl DictDb {
             clock,
             access,
             backed_up: AtomicU64::new(0),
+            backup_stamps: Mutex::default(),
         });
         let owner = is_store.then(|| Arc::new(Owner { shared: Arc::downgrade(&shared) }));
         DictDb { _owner: owner, shared }
@@ -203,6 +209,16 @@ impl DictDb {
     /// A manager's backup holds everything up to `seq`.
     pub(crate) fn note_backup(&self, seq: Seq) {
         self.shared.backed_up.fetch_max(seq.get().saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// A stamp for a backup into a directory, past `known` and past those that others into it got, and the state that it is
+    /// to hold: of several managers' backups one of a later stamp holds no less. `None` where the stamps are used up.
+    pub(crate) fn stamped_state(&self, dir: &Path, known: Option<Stamp>) -> Option<(Stamp, State)> {
+        let wall = now(self);
+        let mut stamps = self.shared.backup_stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = Stamp::next(wall, known.max(stamps.get(dir).copied()))?;
+        stamps.insert(dir.to_owned(), stamp);
+        Some((stamp, self.read_in_passing().clone()))
     }
 
     /// Makes a table, as a commit of its own. A `&str` definition is the name of the primary key.

@@ -88,7 +88,8 @@ pub trait Storage: Send + Sync + Debug {
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
 
     /// The names of those that are files, in no order. Where nobody needs their lengths a file system need not look at each
-    /// of them. Errors as [`list`](Self::list), from which it is made unless overridden.
+    /// of them. Errors as [`list`](Self::list), from which it is made unless overridden; a storage that wraps another should
+    /// pass it on.
     fn file_names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         Ok(self.list(dir)?.into_iter().filter(|entry| entry.is_file).map(|entry| entry.name).collect())
     }

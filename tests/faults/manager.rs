@@ -165,11 +165,12 @@ fn two_managers_on_one_directory_take_turns_on_one_chain() {
 fn two_managers_that_choose_one_name_at_one_moment_do_not_overwrite_one_another() {
     for format in FORMATS {
         let storage = Faulty::default();
-        // The clock stands still, so that both give the same stamp.
-        let db = DictDb::builder().clock(ManualClock::new(Timestamp::from_micros(77))).build();
+        // Of two databases, as of two processes; the clock stands still, so that both give the same stamp.
+        let clock = ManualClock::new(Timestamp::from_micros(77));
+        let [db, another] = [(); 2].map(|()| DictDb::builder().clock(clock.clone()).build());
         db.create_table("t", "id").unwrap();
         let (one, other) =
-            (builder(&db, &storage, format).build().unwrap(), builder(&db, &storage, format).build().unwrap());
+            (builder(&db, &storage, format).build().unwrap(), builder(&another, &storage, format).build().unwrap());
         let gate = Gate::new();
         let in_hook = gate.clone();
         let armed = std::sync::atomic::AtomicBool::new(true);
