@@ -75,6 +75,11 @@ impl Rows {
 
     /// Puts a row under a key. Where it replaces one, `old` sees that before it goes, and the outcome is `true`.
     pub(crate) fn insert(&mut self, key: Key, row: &[u8], old: impl FnOnce(&[u8])) -> bool {
+        self.insert_near(&Way::UNKNOWN, key, row, old)
+    }
+
+    /// The same, where an earlier walk to the key went that way.
+    pub(crate) fn insert_near(&mut self, way: &Way, key: Key, row: &[u8], old: impl FnOnce(&[u8])) -> bool {
         let replace = |rows: &mut Packed, at: usize, row: &[u8]| {
             if let Some(row) = rows.get(at) {
                 old(row);
@@ -82,8 +87,8 @@ impl Rows {
             rows.replace(at, row);
         };
         match (self, key) {
-            (Rows::Ints(tree), Key::Int(n)) => tree.insert(n, row, replace),
-            (rows, key) => rows.keys().insert(key, row, replace),
+            (Rows::Ints(tree), Key::Int(n)) => tree.insert_near(way, n, row, replace),
+            (rows, key) => rows.keys().insert_near(way, key, row, replace),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::history::Digest;
 use crate::pipeline;
 use crate::row::{Parts, Shapes, Summary};
 use crate::rows::Rows;
-use crate::tree::WARM_MAX;
+use crate::tree::{WARM_MAX, Way};
 use crate::value::Key;
 
 /// A change among many.
@@ -137,9 +137,10 @@ impl TableState {
 impl Share<'_, '_> {
     fn make(&mut self) {
         for group in self.changes.chunks(WARM_MAX) {
-            self.rows.warm(group.iter().map(|(_, net)| &net.change.key));
-            for (number, net) in group {
-                let before = put(&mut self.rows, &mut self.shapes, net);
+            let ways = self.rows.warm(group.iter().map(|(_, net)| &net.change.key));
+            for (at, (number, net)) in group.iter().enumerate() {
+                let way = ways.get(at).unwrap_or(&Way::UNKNOWN);
+                let before = put(&mut self.rows, &mut self.shapes, way, net);
                 let after = net.change.put.as_ref().map(|(.., summary)| *summary);
                 if before.is_none() && after.is_none() {
                     self.wrong = self.wrong.or(Some(*number));
@@ -152,14 +153,14 @@ impl Share<'_, '_> {
     }
 }
 
-/// Makes a change; what was there before.
-fn put(rows: &mut Rows, shapes: &mut Shapes, net: &Net<'_>) -> Option<Summary> {
+/// Makes a change, to whose key an earlier walk went that way; what was there before.
+fn put(rows: &mut Rows, shapes: &mut Shapes, way: &Way, net: &Net<'_>) -> Option<Summary> {
     let (key, mut before) = (&net.change.key, None);
     match &net.change.put {
         Some((number, values, _)) => {
             let values = net.payload.get(values.clone()).unwrap_or_default();
             shapes.store_counted(&Parts { number: Some(*number), names: &[], values }, |shapes, stored| {
-                rows.insert(key.clone(), stored, |row| before = Some(shapes.summary(row)));
+                rows.insert_near(way, key.clone(), stored, |row| before = Some(shapes.summary(row)));
             });
         }
         None => _ = rows.remove(key, |row| before = Some(shapes.summary(row))),
