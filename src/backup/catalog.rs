@@ -47,14 +47,17 @@ impl Catalog {
 
     /// How far the history of the newest file leads, and the files that lead there from a full backup, newest first; `None`
     /// where that file is damaged, or a link is missing. Where two managers have begun deltas at one point, restore takes
-    /// the one that leads furthest, whichever is newer.
+    /// the one that leads furthest, whichever is newer; those older than the newest full backup it does not look at.
     pub(crate) fn tip(&self) -> Option<Tip> {
         let lineage = self.entries.last()?.history()?.end.lineage;
         let leads = |entry: &&Entry| entry.history().filter(|h| h.end.lineage == lineage).map(|h| h.end.seq);
-        let newest = self.entries.iter().filter(|entry| leads(entry).is_some()).max_by_key(leads)?;
-        let point = newest.history()?.end;
-        let mut names = vec![newest.name];
-        let mut link = newest;
+        let is_full = |entry: &&Entry| entry.name.kind == BackupKind::Full && leads(entry).is_some();
+        let since = self.entries.iter().rev().find(is_full).map(|full| full.name.stamp);
+        let counts = |entry: &&Entry| leads(entry).is_some() && Some(entry.name.stamp) >= since;
+        let furthest = self.entries.iter().filter(counts).max_by_key(leads)?;
+        let point = furthest.history()?.end;
+        let mut names = vec![furthest.name];
+        let mut link = furthest;
         let mut deltas = 0_u32;
         while link.name.kind == BackupKind::Delta {
             // A bridge ends where a full backup does, which is the shorter way.
@@ -75,8 +78,8 @@ impl Catalog {
             link = self.entries.iter().rev().find(older)?;
             names.push(link.name);
         }
-        let time = newest.history()?.created;
-        Some(Tip { point, deltas, names, file: newest.path.clone(), time })
+        let time = furthest.history()?.created;
+        Some(Tip { point, deltas, names, file: furthest.path.clone(), time })
     }
 }
 

@@ -41,9 +41,9 @@ pub(crate) struct Settings {
 /// How far the backups of one directory reach.
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
-    /// The checkpoint: where the newest backup leads, and the files that lead there.
+    /// The checkpoint: how far the newest file's history leads, and the files that lead there.
     tip: Option<Tip>,
-    /// The newest point in the directory, of whatever history.
+    /// That point, or without one where the newest file leads, of whatever history.
     newest: Option<Point>,
     /// The newest stamp given or seen.
     stamp: Option<Stamp>,
@@ -120,7 +120,7 @@ impl Chain {
         wanted: Wanted,
     ) -> Result<(BackupReport, State)> {
         let started = db.clock().monotonic();
-        let names = catalog::names(&*settings.storage, &settings.dir)?;
+        let mut names = catalog::names(&*settings.storage, &settings.dir)?;
         let newer = names.iter().rev().take_while(|name| Some(name.stamp) > self.known);
         if newer.into_iter().all(|name| self.own.contains(name)) {
             self.known = self.own.drain(..).map(|name| Some(name.stamp)).fold(self.known, Option::max);
@@ -130,6 +130,7 @@ impl Chain {
             let stamp = self.stamp;
             *self = Chain::open(&*settings.storage, &settings.dir)?;
             self.stamp = self.stamp.max(stamp);
+            names = catalog::names(&*settings.storage, &settings.dir)?;
         }
         let (stamp, state) = self.stamp(&settings.dir, db)?;
         let outline = state.outline();
@@ -258,9 +259,6 @@ impl Chain {
     fn stamp(&mut self, dir: &Path, db: &DictDb) -> Result<(Stamp, State)> {
         let exhausted = || Error::Exhausted { what: "the stamps of backup names".to_owned() };
         let (stamp, state) = db.stamped_state(dir, self.stamp).ok_or_else(exhausted)?;
-        if i64::try_from(stamp.get()).is_err() {
-            return Err(exhausted());
-        }
         self.stamp = Some(stamp);
         Ok((stamp, state))
     }

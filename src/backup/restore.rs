@@ -191,7 +191,7 @@ impl RestoreOptions {
     }
 
     /// The state that leaves nothing out. Where the chain of the newest full backup has a hole, that of an older one may
-    /// have none: two managers that take turns in a directory each go on with their own.
+    /// have none: another manager may have begun a delta where that full backup was made in the midst of it.
     fn whole(&self, dir: &Path) -> Result<(State, RestoreReport)> {
         let mut hole = None;
         for passed_over in 0.. {

@@ -212,11 +212,13 @@ impl DictDb {
     }
 
     /// A stamp for a backup into a directory, past `known` and past those that others into it got, and the state that it is
-    /// to hold: of several managers' backups one of a later stamp holds no less. `None` where the stamps are used up.
+    /// to hold: of several managers' backups one of a later stamp holds no less. `None` where the stamps that a file can
+    /// bear are used up.
     pub(crate) fn stamped_state(&self, dir: &Path, known: Option<Stamp>) -> Option<(Stamp, State)> {
         let wall = now(self);
         let mut stamps = self.shared.backup_stamps.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = Stamp::next(wall, known.max(stamps.get(dir).copied()))?;
+        i64::try_from(stamp.get()).ok()?;
         stamps.insert(dir.to_owned(), stamp);
         Some((stamp, self.read_in_passing().clone()))
     }

@@ -239,7 +239,7 @@ fn decode(block: &Block) -> Result<(Run, usize), Refused> {
     }
     let mut run = RunWriter::new(&block.table);
     let (mut first_at, mut used) = (None, 0_usize);
-    let mut growth = Growth::to(reader.remaining());
+    let mut growth = Growth::to(reader.pos().saturating_add(reader.remaining()));
     for _ in 0..count {
         let before = reader.clone();
         let index = if shapes.len() > 1 { reader.u64().map_err(malformed)? } else { 0 };

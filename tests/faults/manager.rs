@@ -1,10 +1,11 @@
 //! What the manager does with a directory, without its thread.
 
+use std::path::Path;
 use std::time::Duration;
 
 use dictdb::{
     BackupFormat, BackupKind, BackupManager, Compression, DictDb, Error, ManualClock, Notified, Promotion,
-    RestoreOptions, Timestamp, record,
+    RestoreOptions, Storage, Timestamp, record,
 };
 
 use crate::faulty::{DIR, FORMATS, Faulty, Gate, Op, builder, commit, database, restored};
@@ -194,6 +195,22 @@ fn two_managers_that_choose_one_name_at_one_moment_do_not_overwrite_one_another(
         one.backup_now().unwrap();
         assert_eq!(restored(&storage).0, db.digest());
         assert_eq!(storage.names(), storage.backups(), "no temporary file stays");
+    }
+}
+
+#[test]
+fn a_name_behind_which_there_is_no_other_hinders_backups_no_longer_than_it_is_there() {
+    for format in FORMATS {
+        let storage = Faulty::default();
+        let db = database();
+        let last = format!("{DIR}/dictdb_backup_9223372036854_775807.json");
+        storage.files.create_dir_all(Path::new(DIR)).unwrap();
+        storage.files.write(&last, b"{}".to_vec()).unwrap();
+        let refused = builder(&db, &storage, format).build().unwrap().backup_full().unwrap_err();
+        assert!(matches!(refused, Error::Exhausted { .. }), "{refused:?}");
+        storage.files.remove(Path::new(&last)).unwrap();
+        builder(&db, &storage, format).build().unwrap().backup_full().unwrap();
+        assert_eq!(restored(&storage).0, db.digest());
     }
 }
 

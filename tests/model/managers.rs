@@ -142,6 +142,10 @@ fn whatever_two_managers_of_one_database_do_in_the_midst_of_one_another_the_newe
             }
             let of = rng.usize(0..2);
             let (manager, storage) = &managers[of];
+            // One made anew goes on from what the directory says.
+            let anew = BackupManager::builder(&db, DIR).storage(storage.clone()).incremental(true);
+            let anew = (rng.u8(0..4) == 0).then(|| anew.file_format(BackupFormat::Binary).build().unwrap());
+            let manager = anew.as_ref().unwrap_or(manager);
             let at = [At::Listed, At::Creates, At::Renames, At::Renamed][rng.usize(0..4)];
             let at = rng.bool().then_some(at);
             *storage.at.lock().unwrap() = at;

@@ -88,6 +88,35 @@ fn a_chain_goes_on_after_a_close_with_deltas_out_of_the_log_where_the_ring_is_em
     }
 }
 
+// The chain once went on from the furthest point of the lineage, which here is of commits that were given up.
+#[test]
+fn backups_of_a_store_put_back_from_a_copy_restore_though_those_of_before_lead_further() {
+    for format in FORMATS {
+        let (data, backups) = (MemoryStorage::new(), MemoryStorage::new());
+        let session = |data: &MemoryStorage, commits: &[i64], wanted: BackupKind| {
+            let db = options(data).open(DIR).unwrap();
+            let manager = manager(&db, &backups, format);
+            for n in commits {
+                commit(&db, *n);
+                let is_first = backups.paths().is_empty();
+                let report = if is_first { manager.backup_full() } else { manager.backup_now() }.unwrap();
+                assert_eq!(restored(&backups).digest(), db.digest(), "{format}, {report}");
+                assert!(report.kind == wanted || *n != commits[0], "{format}, {report}");
+            }
+            db.close().unwrap();
+        };
+        session(&data, &[20], BackupKind::Full);
+        let kept = copy(&data);
+        session(&data, &[20, 30], BackupKind::Delta);
+        let db = options(&kept).open(DIR).unwrap();
+        db.table("t").unwrap().upsert(record! { "id": -1, "text": "not what was there then" }).unwrap();
+        db.close().unwrap();
+        session(&kept, &[10, 5], BackupKind::Full);
+        session(&kept, &[50, 1], BackupKind::Delta);
+        session(&kept, &[1, 1], BackupKind::Delta);
+    }
+}
+
 #[test]
 fn a_backup_that_the_log_no_longer_reaches_back_to_is_followed_by_a_full_one() {
     let storage = MemoryStorage::new();
