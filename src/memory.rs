@@ -34,8 +34,8 @@ impl Growth {
 
     /// In the end so many bytes will be needed, and about as much again beside them. Few are not worth it.
     pub(crate) fn to(end: usize) -> Growth {
-        let has_pages = cfg!(all(target_os = "linux", target_env = "gnu"));
-        Growth { end, asked_for: if has_pages { 0 } else { end } }
+        let is_glibc = cfg!(all(target_os = "linux", target_env = "gnu"));
+        Growth { end, asked_for: if is_glibc { 0 } else { end } }
     }
 
     /// So many of them are needed now.

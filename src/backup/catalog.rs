@@ -153,7 +153,7 @@ pub struct BackupDetails {
     pub bytes: u64,
     /// The point that it leads to; `None` for a file of DictDB 1.11.
     pub end: Option<Point>,
-    /// The point that a delta joins onto; for a full backup the newest point in the directory when it was made.
+    /// The point that a delta joins onto; for a full backup the point that its directory led to when it was made.
     pub base: Option<Point>,
     /// Records of a full backup, changes of a delta; `None` for a file of DictDB 1.11.
     pub records: Option<u64>,

@@ -14,7 +14,7 @@
 //!    124    4 CRC-32 of bytes 0..124
 //! ```
 //!
-//! A delta joins onto its base. A snapshot's base is the newest point that its directory held when it was written. A
+//! A delta joins onto its base. A snapshot's base is the point that its directory led to when it was written. A
 //! log segment holds the commits after its base; one without a base begins with the first commit of all.
 
 use std::path::Path;
