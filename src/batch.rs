@@ -33,7 +33,7 @@ impl Seal {
         if let Some(payload) = frame.get_mut(start.saturating_add(FRAME_HEADER_BYTES)..) {
             CommitWriter::set_time(payload, self.time);
         }
-        frame::finish(frame, start, FrameKind::Commit, self.lineage.crc_seed(), self.seq, self.synced);
+        frame::finish(frame, start, FrameKind::Commit, self.lineage, self.seq, self.synced);
     }
 }
 

@@ -16,6 +16,8 @@
 //! payload CRC fits; both CRCs start from the CRC-32 of the lineage, so that neither zeros nor another history's bytes
 //! pass. A frame does not depend on the file that holds it: flushing is a copy.
 
+use crc32fast::Hasher;
+
 use crate::history::{Lineage, Seq};
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 
@@ -120,15 +122,16 @@ pub(crate) fn begin(out: &mut Vec<u8>) -> usize {
 /// # Panics
 /// When the payload is empty or over the limit: the caller has checked ([`payload_fits`]).
 #[expect(clippy::indexing_slicing, reason = "start comes from begin, and the header's offsets are constants")]
-pub(crate) fn finish(out: &mut [u8], start: usize, kind: FrameKind, lineage_seed: u32, seq: Seq, synced: Seq) {
+pub(crate) fn finish(out: &mut [u8], start: usize, kind: FrameKind, lineage: Lineage, seq: Seq, synced: Seq) {
     let (header, payload) = out[start..].split_at_mut(FRAME_HEADER_BYTES);
     assert!(!payload.is_empty() && payload_fits(payload.len()), "a frame's payload is 1 byte to 1 GiB");
     header[0] = kind as u8;
     header[4..8].copy_from_slice(&(payload.len() as u32).to_le_bytes());
     header[8..16].copy_from_slice(&seq.get().to_le_bytes());
     header[16..24].copy_from_slice(&synced.get().to_le_bytes());
-    header[24..28].copy_from_slice(&seeded(lineage_seed, payload).to_le_bytes());
-    let crc = seeded(lineage_seed, &header[..28]);
+    let hasher = lineage.hasher();
+    header[24..28].copy_from_slice(&after(hasher.clone(), payload).to_le_bytes());
+    let crc = after(hasher, &header[..28]);
     header[28..32].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -146,11 +149,11 @@ pub(crate) fn split_first(bytes: &[u8]) -> Option<(&[u8; FRAME_HEADER_BYTES], &[
 }
 
 fn checksum(lineage: Lineage, bytes: &[u8]) -> u32 {
-    seeded(lineage.crc_seed(), bytes)
+    after(lineage.hasher(), bytes)
 }
 
-fn seeded(seed: u32, bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(seed);
+/// What a hasher says that goes on with these bytes.
+fn after(mut hasher: Hasher, bytes: &[u8]) -> u32 {
     hasher.update(bytes);
     hasher.finalize()
 }
@@ -165,7 +168,7 @@ mod tests {
         let mut out = b"before".to_vec();
         let start = begin(&mut out);
         out.extend_from_slice(payload);
-        finish(&mut out, start, FrameKind::Commit, LINEAGE.crc_seed(), Seq::new(9), Seq::new(4));
+        finish(&mut out, start, FrameKind::Commit, LINEAGE, Seq::new(9), Seq::new(4));
         out.split_off(start)
     }
 
@@ -211,7 +214,7 @@ mod tests {
         for (at, byte) in [(0, 0), (0, 7), (1, 1), (3, 1), (4, 0), (7, 0xFF)] {
             let mut bytes = frame(b"p");
             bytes[at] = byte;
-            let crc = seeded(LINEAGE.crc_seed(), &bytes[..28]);
+            let crc = checksum(LINEAGE, &bytes[..28]);
             bytes[28..32].copy_from_slice(&crc.to_le_bytes());
             assert!(FrameHeader::parse(bytes.first_chunk().unwrap(), LINEAGE).is_err(), "byte {at} = {byte}");
         }

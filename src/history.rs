@@ -1,8 +1,10 @@
 //! Where a state stands in a history: sequence number, lineage, digest, time.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::time::{Duration, SystemTime};
+
+use crc32fast::Hasher;
 
 /// Sequence number of a commit: the first is 1, each one is 1 more than the one before, without holes.
 /// `Seq::ZERO` is the empty database.
@@ -82,18 +84,20 @@ impl Lineage {
         self.0
     }
 
-    /// What every checksum of this history starts from, so that zeros or another history's bytes do not pass.
-    pub(crate) fn crc_seed(self) -> u32 {
-        // Asked for at every frame, and seldom of another history than the one before.
-        thread_local!(static LAST: Cell<Option<(Lineage, u32)>> = const { Cell::new(None) });
-        match LAST.get() {
-            Some((lineage, seed)) if lineage == self => seed,
+    /// A hasher that goes on from the CRC-32 of the lineage, as every checksum of this history does, so that zeros or
+    /// another history's bytes do not pass.
+    pub(crate) fn hasher(self) -> Hasher {
+        // Asked for at every frame, and seldom of another history than the one before. A copy costs less than a new one,
+        // which looks at what the processor can do.
+        thread_local!(static LAST: RefCell<Option<(Lineage, Hasher)>> = const { RefCell::new(None) });
+        LAST.with_borrow_mut(|last| match last {
+            Some((lineage, hasher)) if *lineage == self => hasher.clone(),
             _ => {
-                let seed = crc32fast::hash(&self.0);
-                LAST.set(Some((self, seed)));
-                seed
+                let hasher = Hasher::new_with_initial(crc32fast::hash(&self.0));
+                *last = Some((self, hasher.clone()));
+                hasher
             }
-        }
+        })
     }
 
     pub(crate) fn parse(hex: &str) -> Option<Lineage> {

@@ -304,12 +304,13 @@ impl<'a> RingFrame<'a> {
 mod tests {
     use super::*;
     use crate::frame::FrameKind;
+    use crate::history::Lineage;
 
     fn frame(seq: u64, payload_bytes: usize) -> Vec<u8> {
         let mut out = Vec::new();
         let start = frame::begin(&mut out);
         out.resize(out.len() + payload_bytes, seq as u8);
-        frame::finish(&mut out, start, FrameKind::Commit, 1, Seq::new(seq), Seq::ZERO);
+        frame::finish(&mut out, start, FrameKind::Commit, Lineage::NONE, Seq::new(seq), Seq::ZERO);
         out
     }
 

@@ -212,11 +212,17 @@ impl TableState {
 
     /// Puts a valid row under its key; whether it replaces one.
     pub(crate) fn put(&mut self, key: Key, row: &[u8]) -> bool {
-        self.put_split(key, self.shapes.split(row))
+        let parts = self.shapes.take_apart(row);
+        self.put_parts(key, &parts)
     }
 
     /// The same for its names and values.
-    pub(crate) fn put_split(&mut self, key: Key, row: (&[u8], &[u8])) -> bool {
+    pub(crate) fn put_split(&mut self, key: Key, (names, values): (&[u8], &[u8])) -> bool {
+        let number = self.shapes.number(names);
+        self.put_parts(key, &Parts { number, names, values })
+    }
+
+    fn put_parts(&mut self, key: Key, row: &Parts<'_>) -> bool {
         self.count_key(&key);
         let (mut old, rows) = (None, &mut self.rows);
         let new = self.shapes.store(row, |shapes, stored, new| {
@@ -229,9 +235,9 @@ impl TableState {
 
     /// Puts a valid row under a key that has none; `false`, and no change, where it has.
     pub(crate) fn put_new(&mut self, way: &Way, key: &Key, row: &[u8]) -> bool {
-        let row = self.shapes.split(row);
+        let row = self.shapes.take_apart(row);
         let rows = &mut self.rows;
-        let (vacant, new) = self.shapes.store(row, |_, stored, new| (rows.insert_new(way, key, stored), new));
+        let (vacant, new) = self.shapes.store(&row, |_, stored, new| (rows.insert_new(way, key, stored), new));
         if vacant {
             self.count_key(key);
             self.count_in(new);

@@ -21,8 +21,8 @@ use std::sync::Arc as StdArc;
 use arrayvec::ArrayVec;
 use triomphe::Arc;
 
+use self::leaf::Leaf;
 pub(crate) use self::leaf::{LEAF_MAX, Values};
-use self::leaf::{Leaf, partition};
 use self::spare::Spare;
 pub(crate) use self::walk::{Iter, Leaves, SharedLeaf, WARM_MAX};
 use crate::memory;
@@ -301,7 +301,7 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
     where
         K: Borrow<Q>,
     {
-        partition(&self.keys, |k| k.borrow() <= key)
+        self.keys.partition_point(|k| k.borrow() <= key)
     }
 
     /// The same with a guess: where it is right, two looks.

@@ -51,7 +51,7 @@ impl Seal {
             bytes.extend_from_slice(&count.to_le_bytes());
         }
         bytes.extend_from_slice(&self.content.to_le_bytes());
-        frame::finish(&mut bytes, start, kind, lineage.crc_seed(), self.seq, synced);
+        frame::finish(&mut bytes, start, kind, lineage, self.seq, synced);
         bytes
     }
 

@@ -326,7 +326,7 @@ impl Writer {
         let mut frame = frame_of(FrameKind::Commit, self.lineage(), seq, self.state.seq, b"?");
         let length = [0, 2, 1 << 10, 1 << 30, (1 << 30) + 1, u32::MAX][usize::from(picks.pick() % 6)];
         frame[4..8].copy_from_slice(&length.to_le_bytes());
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.lineage().crc_seed());
+        let mut hasher = self.lineage().hasher();
         hasher.update(&frame[..28]);
         frame[28..32].copy_from_slice(&hasher.finalize().to_le_bytes());
         self.bytes.extend_from_slice(&frame);

@@ -28,7 +28,7 @@ pub(super) fn frame_of(kind: FrameKind, lineage: Lineage, seq: Seq, synced: Seq,
     let mut out = Vec::new();
     let start = frame::begin(&mut out);
     out.extend_from_slice(payload);
-    frame::finish(&mut out, start, kind, lineage.crc_seed(), seq, synced);
+    frame::finish(&mut out, start, kind, lineage, seq, synced);
     out
 }
 
@@ -75,7 +75,7 @@ pub(super) fn frames(data: &[u8], lineage: Lineage) -> Vec<u8> {
 pub(super) fn seal_frame(frame: &mut [u8], lineage: Lineage) {
     let (header, payload) = frame.split_at_mut(FRAME_HEADER_BYTES);
     let crc = |bytes: &[u8]| {
-        let mut hasher = crc32fast::Hasher::new_with_initial(lineage.crc_seed());
+        let mut hasher = lineage.hasher();
         hasher.update(bytes);
         hasher.finalize().to_le_bytes()
     };

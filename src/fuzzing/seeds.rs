@@ -71,7 +71,7 @@ pub(super) fn commit(state: &mut State, body: impl FnOnce(&mut Batch<'_>)) -> Ve
     }
     let time = Timestamp::from_micros(1_000_000 * seq.get().cast_signed());
     CommitWriter::set_time(&mut frame[FRAME_HEADER_BYTES..], time);
-    frame::finish(&mut frame, 0, FrameKind::Commit, state.identity.lineage.crc_seed(), seq, Seq::ZERO);
+    frame::finish(&mut frame, 0, FrameKind::Commit, state.identity.lineage, seq, Seq::ZERO);
     (state.seq, state.time) = (seq, time);
     frame
 }

@@ -37,11 +37,13 @@ impl<'w, 'o> ValueOut<'w, 'o> {
         Ok(dict)
     }
 
+    #[inline]
     fn list(self, len: Option<usize>, variant: Option<Open>) -> Result<ListOut<'w, 'o>> {
         let list = self.0.begin_list(len)?;
         Ok(ListOut { writer: self.0, list, variant })
     }
 
+    #[inline]
     fn dict(self, len: Option<usize>, variant: Option<Open>) -> Result<DictOut<'w, 'o>> {
         let dict = self.0.begin_dict(len)?;
         Ok(DictOut { writer: self.0, dict, variant })
@@ -86,6 +88,7 @@ impl<'w, 'o> Serializer for ValueOut<'w, 'o> {
         self.0.u64(u64::try_from(n).map_err(|_| EncodeError::IntOutOfRange)?)
     }
 
+    #[inline]
     fn serialize_bool(self, b: bool) -> Result<()> {
         self.0.bool(b)
     }
@@ -141,6 +144,7 @@ impl<'w, 'o> Serializer for ValueOut<'w, 'o> {
         self.0.end_dict(dict)
     }
 
+    #[inline]
     fn serialize_seq(self, len: Option<usize>) -> Result<ListOut<'w, 'o>> {
         self.list(len, None)
     }
@@ -168,6 +172,7 @@ impl<'w, 'o> Serializer for ValueOut<'w, 'o> {
         self.dict(len, None)
     }
 
+    #[inline]
     fn serialize_struct(self, name: &'static str, len: usize) -> Result<DictOut<'w, 'o>> {
         if name == HIDDEN_NUMBER {
             return Err(EncodeError::Custom(NUMBERS_ARE_HIDDEN.to_owned()));
@@ -201,6 +206,7 @@ impl ListOut<'_, '_> {
         value.serialize(ValueOut(self.writer))
     }
 
+    #[inline]
     fn finish(self) -> Result<()> {
         self.writer.end_list(self.list);
         self.variant.map_or(Ok(()), |dict| self.writer.end_dict(dict))
@@ -213,10 +219,12 @@ macro_rules! list_of {
             type Ok = ();
             type Error = EncodeError;
 
+            #[inline]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
                 self.item(value)
             }
 
+            #[inline]
             fn end(self) -> Result<()> {
                 self.finish()
             }
@@ -238,6 +246,7 @@ struct DictOut<'w, 'o> {
 }
 
 impl DictOut<'_, '_> {
+    #[inline]
     fn finish(self) -> Result<()> {
         self.writer.end_dict(self.dict)?;
         self.variant.map_or(Ok(()), |dict| self.writer.end_dict(dict))
@@ -273,6 +282,7 @@ macro_rules! dict_of {
                 value.serialize(ValueOut(self.writer))
             }
 
+            #[inline]
             fn end(self) -> Result<()> {
                 self.finish()
             }

@@ -146,15 +146,22 @@ impl Shapes {
         self.known.shapes.len() < SHAPES_MAX && bytes <= SHAPE_BYTES_MAX
     }
 
+    /// Takes a valid row apart. A shape that is new is taken up.
+    #[inline]
+    pub(crate) fn take_apart<'r>(&mut self, row: &'r [u8]) -> Parts<'r> {
+        if let Some(shape) = self.get(self.last)
+            && let Some((names, values)) = row.split_at_checked(shape.bytes.len())
+            && *names == *shape.bytes
+        {
+            return Parts { number: Some(self.last), names, values };
+        }
+        let (names, values) = row.split_at_checked(values_at(row)).unwrap_or_default();
+        Parts { number: self.number(names), names, values }
+    }
+
     /// Calls `put` with what a table holds of a valid row.
-    pub(crate) fn store<R>(
-        &mut self,
-        (names, values): (&[u8], &[u8]),
-        put: impl FnOnce(&Shapes, &[u8], Summary) -> R,
-    ) -> R {
-        let number = self.number(names);
-        let parts = Parts { number, names, values };
-        self.store_counted(&parts, |shapes, stored| put(shapes, stored, shapes.summary_of(&parts)))
+    pub(crate) fn store<R>(&mut self, parts: &Parts<'_>, put: impl FnOnce(&Shapes, &[u8], Summary) -> R) -> R {
+        self.store_counted(parts, |shapes, stored| put(shapes, stored, shapes.summary_of(parts)))
     }
 
     /// The same for one that was taken apart.
@@ -354,7 +361,10 @@ mod tests {
 
     fn stored(shapes: &mut Shapes, record: &Record) -> (Vec<u8>, Summary) {
         let row = row(record);
-        shapes.store(split(&row).unwrap(), |_, stored, summary| (stored.to_vec(), summary))
+        let parts = shapes.take_apart(&row);
+        let (names, values) = split(&row).unwrap();
+        assert_eq!((parts.names, parts.values, parts.number), (names, values, shapes.number(names)));
+        shapes.store(&parts, |_, stored, summary| (stored.to_vec(), summary))
     }
 
     #[test]

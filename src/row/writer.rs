@@ -131,10 +131,12 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn begin_list(&mut self, len: Option<usize>) -> Result<Open, EncodeError> {
         self.begin(Tag::List, len)
     }
 
+    #[inline]
     pub(super) fn begin_dict(&mut self, len: Option<usize>) -> Result<Open, EncodeError> {
         if self.depth > 0 {
             return self.begin(Tag::Dict, len);
@@ -164,6 +166,7 @@ impl<'o> Writer<'o> {
         self.depth = self.depth.saturating_sub(1);
     }
 
+    #[inline]
     fn begin(&mut self, tag: Tag, len: Option<usize>) -> Result<Open, EncodeError> {
         if self.depth >= DEPTH_MAX {
             return Err(EncodeError::TooDeep);
@@ -221,11 +224,13 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn end_list(&mut self, list: Open) {
         self.ends(&list);
         self.put_count(&list);
     }
 
+    #[inline]
     pub(super) fn end_dict(&mut self, dict: Open) -> Result<(), EncodeError> {
         if dict.depth == 1 {
             self.header.end(self.out, self.start)?;

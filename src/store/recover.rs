@@ -176,13 +176,13 @@ impl Recovery<'_> {
             replay.ring = Ring::new(self.ring_bytes, end.durable.point.seq);
             replay.ring.fit(replay.state.row_bytes());
         }
-        let seed = replay.state.identity.lineage.crc_seed();
+        let lineage = replay.state.identity.lineage;
         let mut pending = Vec::new();
         for (seq, payload) in end.pending {
             let mut bytes = Vec::with_capacity(payload.len().saturating_add(frame::FRAME_HEADER_BYTES));
             let start = frame::begin(&mut bytes);
             bytes.extend_from_slice(&payload);
-            frame::finish(&mut bytes, start, FrameKind::Commit, seed, seq, end.durable.point.seq);
+            frame::finish(&mut bytes, start, FrameKind::Commit, lineage, seq, end.durable.point.seq);
             replay.ring.push(seq, &bytes);
             pending.push((seq, bytes));
         }

@@ -107,27 +107,7 @@ impl<K: Ord + Clone, V: Values> Leaf<K, V> {
     where
         K: Borrow<Q>,
     {
-        let at = partition(&self.keys, |k| k.borrow() < key);
+        let at = self.keys.partition_point(|k| k.borrow() < key);
         if self.keys.get(at).is_some_and(|k| k.borrow() == key) { Ok(at) } else { Err(at) }
     }
-}
-
-/// How many keys, of keys in order, come before a place.
-///
-/// Keys of a machine word are looked at in two rounds, every eighth, then those between: within a round no look waits for
-/// another's outcome, so that a node which is not in the cache costs the time of one miss and not of one for each step of
-/// a binary search.
-pub(super) fn partition<K>(keys: &[K], is_before: impl Fn(&K) -> bool) -> usize {
-    const STRIDE: usize = 8;
-    if size_of::<K>() > size_of::<u64>() {
-        return keys.partition_point(is_before);
-    }
-    let (strides, _) = keys.as_chunks::<STRIDE>();
-    let from = strides.iter().filter(|[.., last]| is_before(last)).count().saturating_mul(STRIDE);
-    let rest = keys.get(from..).unwrap_or_default();
-    let rest = match rest.first_chunk::<STRIDE>() {
-        Some(rest) => rest.iter().filter(|key| is_before(key)).count(),
-        None => rest.iter().filter(|key| is_before(key)).count(),
-    };
-    from.saturating_add(rest)
 }

@@ -59,7 +59,10 @@ impl<K: Clone, V: Values> Spare<K, V> {
         if !node.is_unique() {
             *node = self.with((**node).clone());
         }
-        Arc::make_mut(node)
+        match Arc::get_mut(node) {
+            Some(node) => node,
+            None => unreachable!("nobody else has seen the copy"),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use shuttle::thread;
 
 use crate::frame::{self, FrameKind};
 use crate::group::{Goal, Group, Sink};
-use crate::history::Seq;
+use crate::history::{Lineage, Seq};
 use crate::ring::{Ring, RingBytes};
 
 /// Schedules tried of each scene.
@@ -201,7 +201,7 @@ fn a_reader_of_the_ring_sees_contiguous_commits_while_writers_push_and_the_oldes
         let mut out = Vec::new();
         let start = frame::begin(&mut out);
         out.resize(out.len() + 1 + (seq as usize * 7) % 40, seq as u8);
-        frame::finish(&mut out, start, FrameKind::Commit, 1, Seq::new(seq), Seq::ZERO);
+        frame::finish(&mut out, start, FrameKind::Commit, Lineage::NONE, Seq::new(seq), Seq::ZERO);
         out
     }
     everywhere(|| {

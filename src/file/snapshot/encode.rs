@@ -9,7 +9,7 @@ use crate::file::blocks::BlockWriter;
 use crate::file::compression::{Compression, Compressor};
 use crate::file::give_way;
 use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
-use crate::history::Seq;
+use crate::history::{Lineage, Seq};
 use crate::limits::BLOCK_BYTES;
 use crate::pipeline;
 use crate::state::State;
@@ -79,9 +79,9 @@ fn make<E>(
     compression: Compression,
     mut each: impl FnMut(&mut Vec<u8>, u64) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    let (seed, seq) = (state.identity.lineage.crc_seed(), state.seq);
+    let (lineage, seq) = (state.identity.lineage, state.seq);
     let mut bytes = Vec::new();
-    let mut round = Round::new(compression, seed, seq);
+    let mut round = Round::new(compression, lineage, seq);
     let mut block = BlockWriter::default();
     let tables: Vec<_> = state.tables().map(|(name, table)| (name.clone(), table.clone())).collect();
     drop(state);
@@ -92,7 +92,7 @@ fn make<E>(
         table.definition().encode_into(&mut bytes);
         wire::put_u64(&mut bytes, table.next_key());
         wire::put_u64(&mut bytes, table.len() as u64);
-        frame::finish(&mut bytes, start, FrameKind::Table, seed, seq, Seq::ZERO);
+        frame::finish(&mut bytes, start, FrameKind::Table, lineage, seq, Seq::ZERO);
         each(&mut bytes, 0)?;
 
         let (mut leaves, shapes) = table.into_leaves();
@@ -119,7 +119,7 @@ const ROUND_BYTES: usize = 4 << 20;
 /// Blocks of rows on their way into the file: made into frames by all cores where they are to be compressed.
 struct Round {
     compression: Compression,
-    lineage_seed: u32,
+    lineage: Lineage,
     seq: Seq,
     threads: usize,
     /// Frames, and the rows in them.
@@ -130,9 +130,9 @@ struct Round {
 }
 
 impl Round {
-    fn new(compression: Compression, lineage_seed: u32, seq: Seq) -> Round {
+    fn new(compression: Compression, lineage: Lineage, seq: Seq) -> Round {
         let threads = if compression == Compression::None { 1 } else { pipeline::cores() };
-        Round { compression, lineage_seed, seq, threads, frames: Vec::new(), bytes: 0, spare: Vec::new() }
+        Round { compression, lineage, seq, threads, frames: Vec::new(), bytes: 0, spare: Vec::new() }
     }
 
     /// Takes a block in. Says whether the round is full.
@@ -152,7 +152,7 @@ impl Round {
         &mut self,
         each: &mut impl FnMut(&mut Vec<u8>, u64) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let (lineage_seed, seq) = (self.lineage_seed, self.seq);
+        let (lineage, seq) = (self.lineage, self.seq);
         let threads = self.threads.min(self.frames.len());
         let next = Mutex::new(self.frames.iter_mut());
         let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -165,7 +165,7 @@ impl Round {
             while let Some((bytes, _)) = take() {
                 let compressed = compressor.as_mut().is_some_and(|one| one.compress(bytes, FRAME_HEADER_BYTES));
                 let kind = if compressed { FrameKind::CompressedRows } else { FrameKind::Rows };
-                frame::finish(bytes, 0, kind, lineage_seed, seq, Seq::ZERO);
+                frame::finish(bytes, 0, kind, lineage, seq, Seq::ZERO);
             }
         });
         for (mut bytes, rows) in self.frames.drain(..) {
