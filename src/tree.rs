@@ -169,12 +169,43 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         value: V::In<'v>,
         occupied: impl FnOnce(&mut V, usize, V::In<'v>),
     ) -> bool {
-        let (was_there, split) = insert(&mut self.root, &self.spare, (way, 0), key, value, occupied);
-        self.grow(split);
-        if !was_there {
-            self.len = self.len.saturating_add(1);
+        let leaf = self.leaf_mut(way, &key);
+        match leaf.find(&key) {
+            Ok(at) => {
+                occupied(&mut leaf.values, at, value);
+                return true;
+            }
+            Err(at) if leaf.keys.len() < LEAF_MAX => {
+                leaf.keys.insert(at, key);
+                leaf.values.insert(at, value);
+            }
+            Err(_) => {
+                let split = insert_into_full(&mut self.root, &self.spare, key, value);
+                self.grow(split);
+            }
         }
-        was_there
+        self.len = self.len.saturating_add(1);
+        false
+    }
+
+    /// The leaf that a key belongs to, for change: the nodes that lead there are copied where they are shared.
+    fn leaf_mut<Q: Ord + ?Sized>(&mut self, way: &Way, key: &Q) -> &mut Leaf<K, V>
+    where
+        K: Borrow<Q>,
+    {
+        let mut node = self.spare.own(&mut self.root);
+        let mut level = 0_usize;
+        loop {
+            match &mut node.kind {
+                Kind::Inner(inner) => {
+                    let child = inner.child_mut(inner.child_near(key, way.at(level)));
+                    child.prefetch();
+                    node = self.spare.own(child);
+                    level = level.saturating_add(1);
+                }
+                Kind::Leaf(leaf) => return leaf,
+            }
+        }
     }
 
     /// A new root over the two halves of the old one.
@@ -279,19 +310,9 @@ impl<K: Ord + Clone, V: Clone> Tree<K, Vec<V>> {
     where
         K: Borrow<Q>,
     {
-        let mut node = Arc::make_mut(&mut self.root);
-        loop {
-            match &mut node.kind {
-                Kind::Inner(inner) => {
-                    let child = inner.child_of(key);
-                    node = Arc::make_mut(inner.children.get_mut(child)?);
-                }
-                Kind::Leaf(leaf) => {
-                    let at = leaf.find(key).ok()?;
-                    return leaf.values.get_mut(at);
-                }
-            }
-        }
+        let leaf = self.leaf_mut(&Way::UNKNOWN, key);
+        let at = leaf.find(key).ok()?;
+        leaf.values.get_mut(at)
     }
 }
 
@@ -314,7 +335,15 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
         if is_below && guess.checked_sub(1).is_none_or(is_from) { guess } else { self.child_of(key) }
     }
 
-    /// That child, whose memory is asked for.
+    /// The child at a place that a key belongs to.
+    fn child_mut(&mut self, at: usize) -> &mut Arc<Node<K, V>> {
+        match self.children.get_mut(at) {
+            Some(child) => child,
+            None => unreachable!("an inner node has a child for every key"),
+        }
+    }
+
+    /// The child that holds a key, if any does, whose memory is asked for.
     fn child_for<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&Arc<Node<K, V>>>
     where
         K: Borrow<Q>,
@@ -358,29 +387,17 @@ impl<K: Ord + Clone, V: Values> Node<K, V> {
     }
 }
 
-/// Says whether the key had a value. The node is at that level of the way.
-fn insert<'v, K: Ord + Clone, V: Values>(
+/// Puts a value under a key that has none, whose leaf is full: that is split, and so is what is full above it. The nodes
+/// that lead there are shared with nobody.
+fn insert_into_full<K: Ord + Clone, V: Values>(
     node: &mut Arc<Node<K, V>>,
     spare: &Spare<K, V>,
-    (way, level): (&Way, usize),
     key: K,
-    value: V::In<'v>,
-    occupied: impl FnOnce(&mut V, usize, V::In<'v>),
-) -> (bool, Split<K, V>) {
+    value: V::In<'_>,
+) -> Split<K, V> {
     match &mut spare.own(node).kind {
         Kind::Leaf(leaf) => {
-            let at = match leaf.find(&key) {
-                Ok(at) => {
-                    occupied(&mut leaf.values, at, value);
-                    return (true, None);
-                }
-                Err(at) => at,
-            };
-            if leaf.keys.len() < LEAF_MAX {
-                leaf.keys.insert(at, key);
-                leaf.values.insert(at, value);
-                return (false, None);
-            }
+            let at = leaf.find(&key).unwrap_or_else(|at| at);
             // At its end a leaf is left full, so that keys that come in order fill every leaf.
             let middle = if at == LEAF_MAX { LEAF_MAX } else { LEAF_MAX / 2 };
             let mut right = Leaf { keys: leaf.keys.drain(middle..).collect(), values: leaf.values.split_off(middle) };
@@ -388,16 +405,12 @@ fn insert<'v, K: Ord + Clone, V: Values>(
             half.keys.insert(at, key);
             half.values.insert(at, value);
             let least = right.keys.first().cloned();
-            (false, least.map(|least| (least, spare.with(Node { begin: [], kind: Kind::Leaf(right) }))))
+            least.map(|least| (least, spare.with(Node { begin: [], kind: Kind::Leaf(right) })))
         }
         Kind::Inner(inner) => {
-            let at = inner.child_near(&key, way.at(level));
-            let Some(child) = inner.children.get_mut(at) else {
-                unreachable!("an inner node has a child for every key")
-            };
-            child.prefetch();
-            let (was_there, split) = insert(child, spare, (way, level.saturating_add(1)), key, value, occupied);
-            (was_there, split.and_then(|(key, right)| inner.add(at, key, right)))
+            let at = inner.child_of(&key);
+            let (key, right) = insert_into_full(inner.child_mut(at), spare, key, value)?;
+            inner.add(at, key, right)
         }
     }
 }
