@@ -290,7 +290,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
                         Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
                     };
                     iter.above.push((inner, child.saturating_add(1)));
-                    match inner.children.get(child) {
+                    match inner.child(child) {
                         Some(child) => node = child,
                         None => return iter,
                     }
@@ -343,14 +343,19 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
         }
     }
 
+    /// The child at a place, whose memory is asked for: whoever goes there waits for it once and not at each step of a search.
+    fn child(&self, at: usize) -> Option<&Arc<Node<K, V>>> {
+        let child = self.children.get(at)?;
+        child.prefetch();
+        Some(child)
+    }
+
     /// The child that holds a key, if any does, whose memory is asked for.
     fn child_for<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&Arc<Node<K, V>>>
     where
         K: Borrow<Q>,
     {
-        let child = self.children.get(self.child_of(key))?;
-        child.prefetch();
-        Some(child)
+        self.child(self.child_of(key))
     }
 }
 

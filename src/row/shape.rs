@@ -146,9 +146,9 @@ impl Shapes {
         self.known.shapes.len() < SHAPES_MAX && bytes <= SHAPE_BYTES_MAX
     }
 
-    /// Takes a valid row apart. A shape that is new is taken up.
+    /// A valid row taken apart. Where no row had its shape before, that has no number.
     #[inline]
-    pub(crate) fn take_apart<'r>(&mut self, row: &'r [u8]) -> Parts<'r> {
+    fn apart<'r>(&self, row: &'r [u8]) -> Parts<'r> {
         if let Some(shape) = self.get(self.last)
             && let Some((names, values)) = row.split_at_checked(shape.bytes.len())
             && *names == *shape.bytes
@@ -156,7 +156,18 @@ impl Shapes {
             return Parts { number: Some(self.last), names, values };
         }
         let (names, values) = row.split_at_checked(values_at(row)).unwrap_or_default();
-        Parts { number: self.number(names), names, values }
+        Parts { number: self.find(names), names, values }
+    }
+
+    /// Takes a valid row apart. A shape that is new is taken up.
+    #[inline]
+    pub(crate) fn take_apart<'r>(&mut self, row: &'r [u8]) -> Parts<'r> {
+        let mut parts = self.apart(row);
+        match parts.number {
+            Some(number) => self.last = number,
+            None => parts.number = self.number(parts.names),
+        }
+        parts
     }
 
     /// Calls `put` with what a table holds of a valid row.
@@ -164,7 +175,7 @@ impl Shapes {
         self.store_counted(parts, |shapes, stored| put(shapes, stored, shapes.summary_of(parts)))
     }
 
-    /// The same for one that was taken apart.
+    /// The same for one that has been counted.
     pub(crate) fn store_counted<R>(&mut self, parts: &Parts<'_>, put: impl FnOnce(&Shapes, &[u8]) -> R) -> R {
         let mut stored = std::mem::take(&mut self.scratch);
         stored.clear();
@@ -178,19 +189,14 @@ impl Shapes {
 
     /// Fills `stored` with what the table is to hold of a valid row, and gives the number of the row's shape; `None`
     /// where that would have to be taken up first.
-    pub(crate) fn prepare(
-        &self,
-        (names, values): (&[u8], &[u8]),
-        stored: &mut Vec<u8>,
-    ) -> Option<(Option<usize>, Summary)> {
-        let number = self.find(names);
-        if number.is_none() && self.has_room(names) {
+    pub(crate) fn prepare(&self, row: &[u8], stored: &mut Vec<u8>) -> Option<(Option<usize>, Summary)> {
+        let parts = self.apart(row);
+        if parts.number.is_none() && self.has_room(parts.names) {
             return None;
         }
-        let parts = Parts { number, names, values };
         stored.clear();
         parts.append_to(stored);
-        Some((number, self.summary_of(&parts)))
+        Some((parts.number, self.summary_of(&parts)))
     }
 
     /// A row that was [prepared](Self::prepare) had the shape of this number.
@@ -208,16 +214,6 @@ impl Shapes {
         }
         let lead = Lead::read(&mut values).ok()?;
         key_after(lead, &mut values, shape.key_field, 0).ok().map(|key| (key, shape.key_field))
-    }
-
-    /// The names and the values of a valid row.
-    #[inline]
-    pub(crate) fn split<'r>(&self, row: &'r [u8]) -> (&'r [u8], &'r [u8]) {
-        let at = match self.get(self.last) {
-            Some(shape) if row.starts_with(&shape.bytes) => shape.bytes.len(),
-            _ => values_at(row),
-        };
-        row.split_at_checked(at).unwrap_or_default()
     }
 
     /// What a table holds, taken apart.

@@ -49,7 +49,7 @@ impl TableState {
             return None;
         }
         let new = match row {
-            Some(row) => Some(self.shapes.prepare(self.shapes.split(row), stored)?),
+            Some(row) => Some(self.shapes.prepare(row, stored)?),
             None => None,
         };
         Some(InPlace { new, old: place.old })

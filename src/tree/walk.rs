@@ -57,8 +57,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         let mut level = 0_usize;
         while let Kind::Inner(inner) = &node.kind {
             let at = inner.child_of(key);
-            node = inner.children.get(at)?;
-            node.prefetch();
+            node = inner.child(at)?;
             way.note(level, at);
             level = level.saturating_add(1);
             if inner.is_lowest {
@@ -163,7 +162,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
                             next.prefetch();
                         }
                     }
-                    node = inner.children.get(child)?;
+                    node = inner.child(child)?;
                 }
                 Kind::Leaf(leaf) => {
                     let at = leaf.begin(from);
@@ -190,7 +189,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
                         Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
                     };
                     left = child.checked_sub(1).and_then(|child| inner.children.get(child)).or(left);
-                    node = inner.children.get(child)?;
+                    node = inner.child(child)?;
                 }
                 Kind::Leaf(leaf) => {
                     let end = leaf.end(from);
