@@ -289,10 +289,14 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
                         Bound::Unbounded => 0,
                         Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
                     };
-                    iter.above.push((inner, child.saturating_add(1)));
+                    let behind = child.saturating_add(1);
+                    iter.above.push((inner, behind));
                     match inner.child(child) {
                         Some(child) => node = child,
                         None => return iter,
+                    }
+                    if inner.is_lowest {
+                        let _after = inner.child(behind);
                     }
                 }
                 Kind::Leaf(leaf) => {
