@@ -1,7 +1,7 @@
 //! The rows of a table by key.
 //!
 //! Most tables have integer keys only. Theirs lie in the tree as plain integers: a third of the memory, and a third of
-//! the cache lines for a search to look at. The first string key makes it a tree of [`Key`]s, once, at the cost of a
+//! the cache lines a leaf's keys take. The first string key makes it a tree of [`Key`]s, once, at the cost of a
 //! copy of the tree's nodes.
 
 use std::ops::Bound;

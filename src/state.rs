@@ -233,7 +233,7 @@ impl TableState {
         self.forget(old)
     }
 
-    /// Puts a valid row under a key that has none. Where it has, the outcome is `false`, and only the row's shape is taken up.
+    /// Puts a valid row under a key that has none; `false`, and no row changed, where it has one.
     pub(crate) fn put_new(&mut self, way: &Way, key: &Key, row: &[u8]) -> bool {
         let row = self.shapes.take_apart(row);
         let rows = &mut self.rows;

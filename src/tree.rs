@@ -339,7 +339,7 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
         if is_below && guess.checked_sub(1).is_none_or(is_from) { guess } else { self.child_of(key) }
     }
 
-    /// The child at a place that a key belongs to.
+    /// The child at a place, which a search for a key has found.
     fn child_mut(&mut self, at: usize) -> &mut Arc<Node<K, V>> {
         match self.children.get_mut(at) {
             Some(child) => child,

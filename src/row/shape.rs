@@ -146,7 +146,7 @@ impl Shapes {
         self.known.shapes.len() < SHAPES_MAX && bytes <= SHAPE_BYTES_MAX
     }
 
-    /// A valid row taken apart. Where no row had its shape before, that has no number.
+    /// A valid row taken apart. Its shape has no number where it was not taken up.
     #[inline]
     fn apart<'r>(&self, row: &'r [u8]) -> Parts<'r> {
         if let Some(shape) = self.get(self.last)
@@ -163,10 +163,8 @@ impl Shapes {
     #[inline]
     pub(crate) fn take_apart<'r>(&mut self, row: &'r [u8]) -> Parts<'r> {
         let mut parts = self.apart(row);
-        match parts.number {
-            Some(number) => self.last = number,
-            None => parts.number = self.number(parts.names),
-        }
+        parts.number = parts.number.or_else(|| self.take_up(parts.names));
+        self.last = parts.number.unwrap_or(self.last);
         parts
     }
 
@@ -175,7 +173,7 @@ impl Shapes {
         self.store_counted(parts, |shapes, stored| put(shapes, stored, shapes.summary_of(parts)))
     }
 
-    /// The same for one that has been counted.
+    /// The same, not counted.
     pub(crate) fn store_counted<R>(&mut self, parts: &Parts<'_>, put: impl FnOnce(&Shapes, &[u8]) -> R) -> R {
         let mut stored = std::mem::take(&mut self.scratch);
         stored.clear();

@@ -156,13 +156,13 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
                         Bound::Unbounded => 0,
                         Bound::Included(key) | Bound::Excluded(key) => inner.child_of(key),
                     };
+                    node = inner.child(child)?;
                     if let Some(next) = inner.children.get(child.saturating_add(1)) {
                         right = Some(next);
                         if inner.is_lowest {
                             next.prefetch();
                         }
                     }
-                    node = inner.child(child)?;
                 }
                 Kind::Leaf(leaf) => {
                     let at = leaf.begin(from);
