@@ -12,6 +12,7 @@
 mod join;
 mod leaf;
 mod spare;
+mod stock;
 mod walk;
 
 use std::borrow::Borrow;
@@ -107,7 +108,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
     }
 
     fn of(root: Arc<Node<K, V>>, len: usize) -> Tree<K, V> {
-        Tree { root, len, spare: Spare::new() }
+        Tree { root, len, spare: Spare::new(len) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -210,6 +211,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
 
     /// A new root over the two halves of the old one.
     fn grow(&mut self, split: Split<K, V>) {
+        self.spare.set_entries(self.len);
         if let Some((key, right)) = split {
             let (mut keys, mut children) = (ArrayVec::new(), ArrayVec::new());
             keys.push(key);
@@ -237,7 +239,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
             let Some(least) = leaf.keys.first().cloned() else { break };
             take(&mut leaf.values, leaf.keys.len());
             self.len = self.len.saturating_add(leaf.keys.len());
-            let split = push(&mut self.root, least, node);
+            let split = push(&mut self.root, &self.spare, least, node);
             self.grow(split);
         }
     }
@@ -419,19 +421,24 @@ fn insert_into_full<K: Ord + Clone, V: Values>(
         Kind::Inner(inner) => {
             let at = inner.child_of(&key);
             let (key, right) = insert_into_full(inner.child_mut(at), spare, key, value)?;
-            inner.add(at, key, right)
+            inner.add(at, key, right, spare)
         }
     }
 }
 
 /// Puts a leaf behind the last one.
-fn push<K: Ord + Clone, V: Values>(node: &mut Arc<Node<K, V>>, least: K, leaf: Arc<Node<K, V>>) -> Split<K, V> {
+fn push<K: Ord + Clone, V: Values>(
+    node: &mut Arc<Node<K, V>>,
+    spare: &Spare<K, V>,
+    least: K,
+    leaf: Arc<Node<K, V>>,
+) -> Split<K, V> {
     match &node.kind {
         Kind::Leaf(_) => Some((least, leaf)),
         Kind::Inner(_) => {
-            let Kind::Inner(inner) = &mut Arc::make_mut(node).kind else { return None };
-            let (key, right) = push(inner.children.last_mut()?, least, leaf)?;
-            inner.add(inner.keys.len(), key, right)
+            let Kind::Inner(inner) = &mut spare.own(node).kind else { return None };
+            let (key, right) = push(inner.children.last_mut()?, spare, least, leaf)?;
+            inner.add(inner.keys.len(), key, right, spare)
         }
     }
 }
@@ -470,7 +477,7 @@ fn remove<K: Ord + Clone + Borrow<Q>, V: Values, Q: Ord + ?Sized>(
 
 impl<K: Ord + Clone, V: Values> Inner<K, V> {
     /// Takes in the right half of a child that was split; splits this node where it is full.
-    fn add(&mut self, at: usize, key: K, right: Arc<Node<K, V>>) -> Split<K, V> {
+    fn add(&mut self, at: usize, key: K, right: Arc<Node<K, V>>, spare: &Spare<K, V>) -> Split<K, V> {
         if self.children.len() < CHILDREN_MAX {
             self.keys.insert(at, key);
             self.children.insert(at.saturating_add(1), right);
@@ -484,7 +491,7 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
         let (half, at) = if at >= middle { (&mut new, at.saturating_sub(middle)) } else { (self, at) };
         half.keys.insert(at, key);
         half.children.insert(at.saturating_add(1), right);
-        Some((up, Node::new(Kind::Inner(new))))
+        Some((up, spare.with(Node { begin: [], kind: Kind::Inner(new) })))
     }
 
     /// Drops a child that has become empty; merges one that has become small with a neighbour, where both fit into one

@@ -19,7 +19,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         let Some(least) = leaf.keys.first().cloned() else { return };
         let last = last_leaf(&mut self.root);
         if last.keys.len().saturating_add(leaf.keys.len()) > LEAF_MAX {
-            let split = push(&mut self.root, least, node);
+            let split = push(&mut self.root, &self.spare, least, node);
             return self.grow(split);
         }
         if last.keys.is_empty() {

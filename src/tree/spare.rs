@@ -10,23 +10,36 @@ use std::sync::{Mutex, PoisonError};
 use triomphe::Arc;
 
 use super::leaf::Values;
+use super::stock::Stock;
 use super::{Kind, Node};
 
 /// More than so many of a table, a megabyte and a half with integer keys, are given back.
 const SPARE_MAX: usize = 1_024;
 
-/// Empty leaves. A tree and copies of it have the same ones.
+/// Empty leaves, and a stock of inner nodes. A tree and copies of it have the same ones.
 #[derive(Debug)]
-pub(super) struct Spare<K, V>(Mutex<Vec<Arc<Node<K, V>>>>);
+pub(super) struct Spare<K, V> {
+    leaves: Mutex<Vec<Arc<Node<K, V>>>>,
+    pub(super) stock: Stock<K, V>,
+}
 
 impl<K, V> Spare<K, V> {
-    pub(super) fn new() -> std::sync::Arc<Spare<K, V>> {
-        std::sync::Arc::new(Spare(Mutex::new(Vec::new())))
+    /// For a tree of so many entries.
+    pub(super) fn new(entries: usize) -> std::sync::Arc<Spare<K, V>> {
+        std::sync::Arc::new(Spare { leaves: Mutex::new(Vec::new()), stock: Stock::new(entries) })
     }
 
-    /// Never waits for another thread.
-    fn take(&self) -> Option<Arc<Node<K, V>>> {
-        self.0.try_lock().ok()?.pop()
+    /// The tree has so many entries now.
+    pub(super) fn set_entries(&self, entries: usize) {
+        self.stock.set_entries(entries);
+    }
+
+    /// What the next node is made of, if there is something. Never waits for another thread.
+    fn take(&self, kind: &Kind<K, V>) -> Option<Arc<Node<K, V>>> {
+        match kind {
+            Kind::Leaf(_) => self.leaves.try_lock().ok()?.pop(),
+            Kind::Inner(_) => self.stock.take(),
+        }
     }
 }
 
@@ -36,7 +49,7 @@ impl<K: Clone, V: Values> Spare<K, V> {
         let Some(Node { kind: Kind::Leaf(leaf), .. }) = Arc::get_mut(&mut node) else { return };
         leaf.keys.clear();
         leaf.values.clear();
-        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() < SPARE_MAX {
             spare.push(node);
         }
@@ -44,7 +57,7 @@ impl<K: Clone, V: Values> Spare<K, V> {
 
     /// A node that is this.
     pub(super) fn with(&self, node: Node<K, V>) -> Arc<Node<K, V>> {
-        let Some(mut spare) = self.take() else { return Arc::new(node) };
+        let Some(mut spare) = self.take(&node.kind) else { return Arc::new(node) };
         match Arc::get_mut(&mut spare) {
             Some(place) => {
                 *place = node;
@@ -115,7 +128,7 @@ mod tests {
     fn a_leaf_let_go_of_is_where_the_next_copy_of_one_is_made_unless_somebody_holds_it() {
         let mut tree = Tree::<u32, Vec<u32>>::new();
         (0..1_000).for_each(|key| _ = tree.insert(key, key, |_, _, _| ()));
-        let kept = |tree: &Tree<u32, Vec<u32>>| tree.spare.0.lock().unwrap().len();
+        let kept = |tree: &Tree<u32, Vec<u32>>| tree.spare.leaves.lock().unwrap().len();
         assert_eq!(kept(&tree), 0);
         used_up(tree.clone());
         assert_eq!(kept(&tree), 0, "the tree holds them all");
@@ -124,7 +137,7 @@ mod tests {
         used_up(copy);
         assert_eq!(kept(&tree), 1, "of that one the tree has a copy");
         let is_empty = |node: &Arc<Node<u32, Vec<u32>>>| matches!(&node.kind, Kind::Leaf(leaf) if leaf.keys.is_empty() && leaf.values.is_empty());
-        assert!(tree.spare.0.lock().unwrap().iter().all(is_empty), "it holds no values");
+        assert!(tree.spare.leaves.lock().unwrap().iter().all(is_empty), "it holds no values");
         let copy = tree.clone();
         tree.insert(999, 7, |values, at, value| values[at] = value);
         assert_eq!(kept(&tree), 0);
@@ -140,6 +153,6 @@ mod tests {
             tree.insert(key, 7, |values, at, value| values[at] = value);
         }
         used_up(copy);
-        assert_eq!(tree.spare.0.lock().unwrap().len(), SPARE_MAX);
+        assert_eq!(tree.spare.leaves.lock().unwrap().len(), SPARE_MAX);
     }
 }

@@ -36,6 +36,16 @@ pub(super) fn leaves<K, V>(node: &Node<K, V>) -> usize {
     }
 }
 
+pub(super) fn inner_nodes<K, V>(tree: &Tree<K, V>) -> usize {
+    fn of<K, V>(node: &Node<K, V>) -> usize {
+        match &node.kind {
+            Kind::Leaf(_) => 0,
+            Kind::Inner(inner) => inner.children.iter().map(|child| of(child)).sum::<usize>() + 1,
+        }
+    }
+    of(&tree.root)
+}
+
 pub(super) fn check(tree: &Tree<u32, Vec<u32>>, model: &BTreeMap<u32, u32>, rng: &mut fastrand::Rng) {
     assert_eq!(tree.len(), model.len());
     assert!(tree.iter().eq(model.iter()));
