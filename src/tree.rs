@@ -211,7 +211,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
 
     /// A new root over the two halves of the old one.
     fn grow(&mut self, split: Split<K, V>) {
-        self.spare.set_entries(self.len);
+        self.spare.stock.set_entries(self.len);
         if let Some((key, right)) = split {
             let (mut keys, mut children) = (ArrayVec::new(), ArrayVec::new());
             keys.push(key);
@@ -254,6 +254,7 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         old(value);
         remove(&mut self.root, &self.spare, key);
         self.len = self.len.saturating_sub(1);
+        self.spare.stock.set_entries(self.len);
         if self.root.size() == 0 {
             self.root = Node::new(Kind::Leaf(Leaf::new()));
         }
@@ -416,7 +417,7 @@ fn insert_into_full<K: Ord + Clone, V: Values>(
             half.keys.insert(at, key);
             half.values.insert(at, value);
             let least = right.keys.first().cloned();
-            least.map(|least| (least, spare.with(Node { begin: [], kind: Kind::Leaf(right) })))
+            least.map(|least| (least, spare.with(Kind::Leaf(right))))
         }
         Kind::Inner(inner) => {
             let at = inner.child_of(&key);
@@ -436,7 +437,7 @@ fn push<K: Ord + Clone, V: Values>(
     match &node.kind {
         Kind::Leaf(_) => Some((least, leaf)),
         Kind::Inner(_) => {
-            let Kind::Inner(inner) = &mut spare.own(node).kind else { return None };
+            let Kind::Inner(inner) = &mut Arc::make_mut(node).kind else { return None };
             let (key, right) = push(inner.children.last_mut()?, spare, least, leaf)?;
             inner.add(inner.keys.len(), key, right, spare)
         }
@@ -491,7 +492,7 @@ impl<K: Ord + Clone, V: Values> Inner<K, V> {
         let (half, at) = if at >= middle { (&mut new, at.saturating_sub(middle)) } else { (self, at) };
         half.keys.insert(at, key);
         half.children.insert(at.saturating_add(1), right);
-        Some((up, spare.with(Node { begin: [], kind: Kind::Inner(new) })))
+        Some((up, spare.with(Kind::Inner(new))))
     }
 
     /// Drops a child that has become empty; merges one that has become small with a neighbour, where both fit into one

@@ -1,4 +1,4 @@
-//! Leaves that nobody holds any more, kept for the next copies of others.
+//! Leaves that nobody holds any more, kept for the next copies of others; and a [stock](super::stock) of inner nodes.
 //!
 //! While a snapshot is written, its thread lets go of leaves that the writer has copied, and the writer copies more. Were
 //! each given back to the allocator and another one asked for, the two threads would wait for one another there, and the
@@ -29,11 +29,6 @@ impl<K, V> Spare<K, V> {
         std::sync::Arc::new(Spare { leaves: Mutex::new(Vec::new()), stock: Stock::new(entries) })
     }
 
-    /// The tree has so many entries now.
-    pub(super) fn set_entries(&self, entries: usize) {
-        self.stock.set_entries(entries);
-    }
-
     /// What the next node is made of, if there is something. Never waits for another thread.
     fn take(&self, kind: &Kind<K, V>) -> Option<Arc<Node<K, V>>> {
         match kind {
@@ -56,21 +51,21 @@ impl<K: Clone, V: Values> Spare<K, V> {
     }
 
     /// A node that is this.
-    pub(super) fn with(&self, node: Node<K, V>) -> Arc<Node<K, V>> {
-        let Some(mut spare) = self.take(&node.kind) else { return Arc::new(node) };
+    pub(super) fn with(&self, kind: Kind<K, V>) -> Arc<Node<K, V>> {
+        let Some(mut spare) = self.take(&kind) else { return Node::new(kind) };
         match Arc::get_mut(&mut spare) {
             Some(place) => {
-                *place = node;
+                place.kind = kind;
                 spare
             }
-            None => Arc::new(node),
+            None => Node::new(kind),
         }
     }
 
     /// Access for change: a node that a copy of the tree sees is copied first.
     pub(super) fn own<'n>(&self, node: &'n mut Arc<Node<K, V>>) -> &'n mut Node<K, V> {
         if !node.is_unique() {
-            *node = self.with((**node).clone());
+            *node = self.with(node.kind.clone());
         }
         match Arc::get_mut(node) {
             Some(node) => node,

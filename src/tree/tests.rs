@@ -36,14 +36,17 @@ pub(super) fn leaves<K, V>(node: &Node<K, V>) -> usize {
     }
 }
 
-pub(super) fn inner_nodes<K, V>(tree: &Tree<K, V>) -> usize {
-    fn of<K, V>(node: &Node<K, V>) -> usize {
-        match &node.kind {
-            Kind::Leaf(_) => 0,
-            Kind::Inner(inner) => inner.children.iter().map(|child| of(child)).sum::<usize>() + 1,
+/// Where the inner nodes lie.
+pub(super) fn inner_nodes<K, V>(tree: &Tree<K, V>) -> Vec<*const Node<K, V>> {
+    fn below<K, V>(node: &Arc<Node<K, V>>, all: &mut Vec<*const Node<K, V>>) {
+        if let Kind::Inner(inner) = &node.kind {
+            all.push(Arc::as_ptr(node));
+            inner.children.iter().for_each(|child| below(child, all));
         }
     }
-    of(&tree.root)
+    let mut all = Vec::new();
+    below(&tree.root, &mut all);
+    all
 }
 
 pub(super) fn check(tree: &Tree<u32, Vec<u32>>, model: &BTreeMap<u32, u32>, rng: &mut fastrand::Rng) {
