@@ -1,4 +1,4 @@
-//! Lets a store live for a while: mixed writes from four threads, automatic checkpoints, incremental backups, and each
+//! Lets a store live for a while: mixed operations from four threads, automatic checkpoints, incremental backups, and each
 //! chain restored and compared as it grows. Prints a line every ten seconds; exits with an error on any difference, and
 //! where memory or disk outgrow their bounds.
 //!
@@ -6,8 +6,12 @@
 //! cargo run --release --example soak -- 10                 # minutes; 1 unless said otherwise
 //! cargo run --release --example soak -- 10 /path/to/dir    # where; else a temporary directory
 //! ```
+//!
+//! In a directory that is named the store stays, under `data`, and goes on the next time; `backups` must be empty, and is
+//! left so.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -23,28 +27,58 @@ const THREADS: u64 = 4;
 /// A chain is restored, compared and begun anew after this many backups.
 const BACKUPS_OF_A_CHAIN: u32 = 24;
 
-fn main() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
-    let minutes: f64 = arguments.next().map_or(Ok(1.0), |text| text.parse())?;
+const USAGE: &str = "usage: soak [MINUTES [DIR]]
+
+  MINUTES   how long, such as 10 or 0.5; 1 unless said otherwise
+  DIR       where: the store stays in DIR/data and goes on the next time, DIR/backups must be empty;
+            a temporary directory unless said otherwise";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if matches!(arguments.first().map(String::as_str), Some("--help" | "-h")) {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    match soak(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("soak: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn soak(arguments: &[String]) -> Result<(), Failure> {
+    let minutes = arguments.first().map_or("1", String::as_str);
+    let time = minutes.parse().ok().and_then(|minutes: f64| Duration::try_from_secs_f64(minutes * 60.0).ok());
+    let time = time.ok_or_else(|| format!("{minutes:?} is no number of minutes\n\n{USAGE}"))?;
+    if let Some(unknown) = arguments.get(2) {
+        return Err(format!("{unknown:?} is one argument too many\n\n{USAGE}").into());
+    }
     let temporary = tempfile::tempdir()?;
-    let dir = arguments.next().map_or(temporary.path().to_owned(), PathBuf::from);
+    let dir = arguments.get(1).map_or(temporary.path().to_owned(), PathBuf::from);
     let (data, backups) = (dir.join("data"), dir.join("backups"));
+    // Each chain is removed when it is compared: nobody else's files may be among them.
+    if std::fs::read_dir(&backups).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(format!("{} is not empty: name another directory", backups.display()).into());
+    }
     let db = options().open(&data)?;
+    let before = db.seq();
     for n in 0..THREADS {
         if db.table(&name(n)).is_err() {
             db.create_table(&name(n), "id")?;
         }
     }
     let stop = AtomicBool::new(false);
-    let commits = AtomicU64::new(0);
+    let operations = AtomicU64::new(0);
     let outcome = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..THREADS)
             .map(|n| {
-                let (db, stop, commits) = (&db, &stop, &commits);
-                scope.spawn(move || write(db, n, stop, commits))
+                let (db, stop, operations) = (&db, &stop, &operations);
+                scope.spawn(move || write(db, n, stop, operations))
             })
             .collect();
-        let outcome = watch(&db, &data, &backups, Duration::from_secs_f64(minutes * 60.0), &commits);
+        let outcome = watch(&db, &data, &backups, time, &operations);
         stop.store(true, Ordering::Relaxed);
         for writer in writers {
             writer.join().map_err(|_| "a writer panicked")??;
@@ -59,7 +93,8 @@ fn main() -> Result<(), Failure> {
     if (db.digest(), db.seq()) != (digest, seq) {
         return Err("the reopened store is not what was closed".into());
     }
-    println!("{} commits; the reopened store is what was closed", commits.load(Ordering::Relaxed));
+    let (operations, commits) = (operations.load(Ordering::Relaxed), seq.get() - before.get());
+    println!("{operations} operations, {commits} commits; the reopened store is what was closed");
     Ok(())
 }
 
@@ -76,8 +111,8 @@ fn name(n: u64) -> String {
     format!("t{n}")
 }
 
-/// Inserts, replacements, deletions, and transactions over two tables, in an order that a seed gives.
-fn write(db: &DictDb, n: u64, stop: &AtomicBool, commits: &AtomicU64) -> dictdb::Result<()> {
+/// Reads, inserts, replacements, deletions, and transactions over two tables, in an order that a seed gives.
+fn write(db: &DictDb, n: u64, stop: &AtomicBool, operations: &AtomicU64) -> dictdb::Result<()> {
     let mut random = fastrand::Rng::with_seed(n);
     let (own, next) = (name(n), name((n + 1) % THREADS));
     let table = db.table(&own)?;
@@ -95,13 +130,13 @@ fn write(db: &DictDb, n: u64, stop: &AtomicBool, commits: &AtomicU64) -> dictdb:
                 .map(drop)?,
             _ => drop(table.get(id)?),
         }
-        commits.fetch_add(1, Ordering::Relaxed);
+        operations.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }
 
 /// Backs up, restores, compares and measures until the time is over.
-fn watch(db: &DictDb, data: &Path, backups: &Path, time: Duration, commits: &AtomicU64) -> Result<(), Failure> {
+fn watch(db: &DictDb, data: &Path, backups: &Path, time: Duration, operations: &AtomicU64) -> Result<(), Failure> {
     let started = SystemClock.monotonic();
     let elapsed = || SystemClock.monotonic().saturating_sub(started);
     let (mut chain, mut restored, mut printed) = (0_u32, 0_u64, Duration::ZERO);
@@ -128,9 +163,11 @@ fn watch(db: &DictDb, data: &Path, backups: &Path, time: Duration, commits: &Ato
             }
             if elapsed().saturating_sub(printed) >= Duration::from_secs(10) {
                 printed = elapsed();
-                let (memory, disk, commits) = (memory >> 20, disk >> 20, commits.load(Ordering::Relaxed));
+                let (memory, disk, operations) = (memory >> 20, disk >> 20, operations.load(Ordering::Relaxed));
                 let seconds = printed.as_secs();
-                println!("{seconds:4} s: {commits} commits, {restored} restores, {memory} MiB memory, {disk} MiB disk");
+                println!(
+                    "{seconds:4} s: {operations} operations, {restored} restores, {memory} MiB memory, {disk} MiB disk"
+                );
                 println!("        {}", db.durability_report());
             }
             if elapsed() >= time {

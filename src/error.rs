@@ -128,14 +128,14 @@ pub enum Error {
         /// Where the database stands.
         stands: Box<Point>,
     },
-    /// Backups of unrelated databases share a directory, and nothing says that one took over from the other.
-    #[error(
-        "{} holds backups of unrelated histories ({} and others): say which one to restore with \
-         RestoreOptions::lineage, or move the strangers away", dir.display(), lineages.first().copied().unwrap_or(Lineage::NONE)
-    )]
+    /// Backups of unrelated databases share a directory, and nothing says that one took over from the other; or none is of
+    /// the history asked for.
+    #[error("{} {}", dir.display(), histories(*wanted, lineages))]
     SeveralHistories {
         /// The directory.
         dir: PathBuf,
+        /// The lineage that [`RestoreOptions::lineage`](crate::RestoreOptions::lineage) asked for, of which nothing is there.
+        wanted: Option<Lineage>,
         /// One lineage of each history.
         lineages: Vec<Lineage>,
     },
@@ -394,6 +394,22 @@ impl Error {
 
 fn holder(pid: Option<u32>) -> String {
     pid.map_or("another process or handle".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// What a directory holds instead of the one history wanted.
+fn histories(wanted: Option<Lineage>, found: &[Lineage]) -> String {
+    let list = found.iter().map(Lineage::to_string).collect::<Vec<_>>().join(", ");
+    match wanted {
+        None => format!(
+            "holds backups of unrelated histories ({list}): say which one to restore with RestoreOptions::lineage, or \
+             move the strangers away"
+        ),
+        Some(wanted) if found.is_empty() => format!("holds no backup of lineage {wanted}, and of no other"),
+        Some(wanted) => format!(
+            "holds no backup of lineage {wanted}, only of {list}: restore one of those with RestoreOptions::lineage, or \
+             look for another directory"
+        ),
+    }
 }
 
 fn seen_damaged(damaged: &[DamagedBackup]) -> String {

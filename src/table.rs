@@ -56,8 +56,8 @@ impl Table {
         state.table(&self.name).map(|table| (**table.definition()).clone()).ok_or_else(|| no_table(&self.name))
     }
 
-    /// Adds a record. Where its primary key is missing or null, it gets the table's next automatic integer key, one
-    /// above the largest that the table has ever held, as its last field. Gives the key.
+    /// Adds a record. Where its primary key is missing, as its last field, or null, in its place, it gets the table's next
+    /// automatic key: one above the largest integer that the table has ever held, and at least 1. Gives the key.
     ///
     /// # Errors
     /// [`Error::DuplicateKey`], [`Error::InvalidKey`], [`Error::SchemaViolation`], [`Error::Encode`] (over 100 levels

@@ -141,7 +141,8 @@ impl RestoreOptions {
 
     /// Restores into a directory of its own, as a store: `dir` holds the backups, `target` becomes what
     /// [`DictDb::open`] opens. The target must be empty, or not be there. The store is written under a temporary name,
-    /// read back and checked, and appears by one rename; a crash before that leaves nothing that opens.
+    /// read back and checked, and appears by one rename. After an error or a crash before that there is no store: restore
+    /// once more before anything opens the target, which would begin an empty one there.
     ///
     /// ```
     /// use dictdb::{record, BackupManager, DictDb, RestoreOptions};
@@ -245,13 +246,17 @@ impl RestoreOptions {
             histories = apart;
             histories.push(own);
         }
-        let several = || Error::SeveralHistories {
+        let several = |wanted: Option<Lineage>| Error::SeveralHistories {
             dir: dir.to_owned(),
+            wanted,
             lineages: histories.iter().filter_map(|history| history.first().copied()).collect(),
         };
         let kept = match self.lineage {
-            Some(lineage) => histories.iter().find(|history| history.contains(&lineage)).ok_or_else(several)?,
-            None if histories.len() > 1 => return Err(several()),
+            Some(wanted) => {
+                let found = histories.iter().find(|history| history.contains(&wanted));
+                found.ok_or_else(|| several(Some(wanted)))?
+            }
+            None if histories.len() > 1 => return Err(several(None)),
             None => match histories.first() {
                 Some(only) => only,
                 None => return Ok(()),

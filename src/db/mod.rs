@@ -121,7 +121,7 @@ pub struct Builder {
 impl Builder {
     /// Bytes of the newest commits kept in memory for delta backups and change feeds. Unless said otherwise a tenth of the
     /// bytes of the records' values, at least 4 MiB and at most 64 MiB: where more has changed since the last backup, the next one
-    /// is a full one. Memory is taken as commits come. 0 keeps none: every backup is then a full one.
+    /// is a full one. Memory is taken as commits come. 0 keeps none: every backup of something new is then a full one.
     pub fn ring_bytes(mut self, bytes: usize) -> Builder {
         self.ring_bytes = RingBytes::Fixed(bytes);
         self

@@ -42,6 +42,8 @@ impl DictDb {
         let mut track = store.track();
         match &outcome {
             Ok(_) => (track.failures, track.last_failure) = (0, None),
+            // The store's end is no failure of it.
+            Err(Error::Closed) => {}
             Err(error) => {
                 track.failures = track.failures.saturating_add(1);
                 track.last_failure = Some(error.to_string());

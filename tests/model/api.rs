@@ -777,3 +777,27 @@ fn a_lineage_that_is_asked_for_never_gives_a_database_that_took_the_directory_ov
     std::fs::write(&taken_over.file, "").unwrap();
     assert!(asked(&new).is_err());
 }
+
+// It once said that the histories there were unrelated, and to do what the caller had done.
+#[test]
+fn a_lineage_of_which_a_directory_has_nothing_is_told_with_those_that_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (there, table) = users();
+    table.insert(record! { "id": "there" }).unwrap();
+    incremental(&there, dir.path()).backup_full().unwrap();
+    let (elsewhere, _) = users();
+    let error = RestoreOptions::new().lineage(elsewhere.lineage()).restore(dir.path()).unwrap_err();
+    let (wanted, found) = (elsewhere.lineage(), there.lineage());
+    let text = error.to_string();
+    assert!(text.contains(&format!("no backup of lineage {wanted}, only of {found}")), "{text}");
+    assert!(matches!(error, Error::SeveralHistories { wanted: Some(_), lineages, .. } if lineages == [found]));
+
+    let (third, _) = users();
+    let alone = tempfile::tempdir().unwrap();
+    for db in [&third, &there] {
+        let report = incremental(db, alone.path()).backup_full().unwrap();
+        std::fs::rename(&report.file, dir.path().join(report.file.file_name().unwrap())).unwrap();
+    }
+    let text = restore(dir.path()).unwrap_err().to_string();
+    assert!(text.contains(&third.lineage().to_string()) && text.contains(&found.to_string()), "{text}");
+}

@@ -429,7 +429,9 @@ fn after_close_clones_read_on_and_write_no_more() {
         assert!(matches!(outcome, Err(Error::Closed)), "{what}: {outcome:?}");
     }
     assert_eq!((table.len().unwrap(), storage.paths()), (5, before));
-    assert!(clone.durability_report().poisoned.is_none());
+    let report = clone.durability_report();
+    assert!(report.poisoned.is_none());
+    assert_eq!((report.checkpoint_failures, report.last_checkpoint_failure), (0, None), "the end is no failure");
     clone.sync().unwrap();
     // The last handle of a closed store writes nothing either.
     let db = options(&storage).open(DIR).unwrap();
