@@ -389,10 +389,11 @@ impl RestoreOptions {
         reached.extend(state.identity.parent.map(|parent| (parent.lineage, parent.seq)));
         let mut followed = Followed { state, reached, used: Vec::new(), last_used: since };
         let mut pending = Pending::default();
+        let ends = ends(catalog);
         loop {
             let Followed { state, reached, used, last_used } = &mut followed;
             let digest = pending.digest(state);
-            let next = next_delta(catalog, state, digest, used, *last_used, legacy);
+            let next = next_delta(catalog, &ends, state, digest, *last_used, legacy);
             // Nothing but the order of stamps joins these: the first damaged one ends the chain.
             let before = (legacy && next.is_some()).then(|| state.clone());
             let outcome = match next.and_then(|index| Some((index, catalog.entries.get(index)?))) {
@@ -492,37 +493,61 @@ struct Followed {
     last_used: Option<Stamp>,
 }
 
-/// The delta to apply next: of those that join onto the state with this digest, the one that leads furthest.
+/// How far the deltas lead that come to be applied when one of them is, by their own words; by their places in the catalog.
+fn ends(catalog: &Catalog) -> Vec<Option<Seq>> {
+    let mut ends = vec![None; catalog.entries.len()];
+    // Stamps rise along a chain, so that what may come behind a delta has been seen before it.
+    let mut seen: BTreeMap<Seq, Vec<(&Entry, Point, Seq)>> = BTreeMap::new();
+    for (entry, end) in catalog.entries.iter().zip(&mut ends).rev() {
+        let Some(history) = entry.history().filter(|_| entry.name.kind == BackupKind::Delta) else { continue };
+        let restored_there =
+            |base: &Point| history.parent.is_some_and(|p| (p.lineage, p.seq) == (base.lineage, base.seq));
+        let joins = |next: &Entry, base: &Point| {
+            next.name.stamp > entry.name.stamp
+                && base.digest == history.end.digest
+                && (base.lineage == history.end.lineage || restored_there(base))
+        };
+        let behind = seen.get(&history.end.seq).into_iter().flatten();
+        let furthest = behind.filter(|(next, base, _)| joins(next, base)).map(|(_, _, end)| *end).max();
+        let furthest = furthest.unwrap_or_default().max(history.end.seq);
+        *end = Some(furthest);
+        if let Some(base) = history.base {
+            seen.entry(base.seq).or_default().push((entry, base, furthest));
+        }
+    }
+    ends
+}
+
+/// The delta to apply next: of those that join onto the state with this digest, the one behind which the others lead
+/// furthest, and of several the one that itself does. (One that leads further at first may end where no other joins: of
+/// two managers each may have begun one at the same point.)
 fn next_delta(
     catalog: &Catalog,
+    ends: &[Option<Seq>],
     state: &State,
     digest: Digest,
-    used: &[usize],
     since: Option<Stamp>,
     legacy: bool,
 ) -> Option<usize> {
-    let deltas =
-        catalog.entries.iter().enumerate().filter(|(index, entry)| {
-            entry.name.kind == BackupKind::Delta && entry.found.is_ok() && !used.contains(index)
-        });
-    if legacy {
-        // DictDB 1.11: whatever comes after the full backup, in the order of the stamps.
-        let mut newer = deltas.filter(|(_, entry)| entry.history().is_none() && Some(entry.name.stamp) > since);
-        return newer.next().map(|(index, _)| index);
-    }
     // Stamps rise along a chain. An older delta that joins all the same is one of another future of this point: of
     // commits that were given up when somebody went back to it and went on from there.
-    let newer = deltas.filter(|(_, entry)| Some(entry.name.stamp) > since);
-    let joining = newer.filter_map(|(index, entry)| {
+    let mut newer = catalog.entries.iter().zip(ends).enumerate().filter(|(_, (entry, _))| {
+        entry.name.kind == BackupKind::Delta && entry.found.is_ok() && Some(entry.name.stamp) > since
+    });
+    if legacy {
+        // DictDB 1.11: whatever comes after the full backup, in the order of the stamps.
+        return newer.find(|(_, (entry, _))| entry.history().is_none()).map(|(index, _)| index);
+    }
+    let joining = newer.filter_map(|(index, (entry, end))| {
         let history = entry.history()?;
         // By lineage, even where both are empty: a link left out would be missed further on.
         let parent = state.identity.parent.map(|parent| parent.lineage);
         let known = |base: &Point| base.lineage == state.identity.lineage || Some(base.lineage) == parent;
         let joins = history.base.is_some_and(|base| known(&base) && file::joins(base, state, digest));
-        joins.then_some((history.end.seq, entry.name.stamp, index))
+        joins.then_some((*end, history.end.seq, entry.name.stamp, index))
     });
     // An empty delta leads nowhere, unless into the history of a restored database: it comes after those that lead on.
-    joining.max().map(|(_, _, index)| index)
+    joining.max().map(|(.., index)| index)
 }
 
 /// Where the full backups lead that seem sound and are not DictDB 1.11's, the newest first.

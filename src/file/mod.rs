@@ -209,12 +209,13 @@ pub(crate) fn inspect(storage: &dyn Storage, path: &Path, expected: BackupKind, 
 }
 
 /// Checks what [`inspect`] took at its word, as far as it did: a binary file's header and seal have checksums of their
-/// own, the first line of a JSON file lies under the one that covers the whole of it.
+/// own, the first line of a JSON file lies under the one that covers the whole of it; one without is DictDB 1.11's.
 pub(crate) fn check_summary(storage: &dyn Storage, path: &Path, summary: &Summary, trust: Trust) -> Result<()> {
-    if summary.format == BackupFormat::Json && summary.history.is_some() && !trust.ignore_checksum {
-        json::verify(storage, path)?;
+    match summary.format {
+        BackupFormat::Json if summary.history.is_none() => json::verify_dictdb(storage, path),
+        BackupFormat::Json if !trust.ignore_checksum => json::verify(storage, path),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Binary files begin with a byte that no JSON text has.

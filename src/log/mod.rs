@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `group` | many writers, one write, one sync |
 //! | `writer` | segments being written: preallocated, rotated, sealed |
+//! | `place` | the directory that is locked, should its path come to lead elsewhere |
 //! | `reader` | segments being read, frame by frame, up to where the sound ones end |
 //! | `verdict` | torn tail or rot |
 //!
@@ -11,6 +12,7 @@
 //! another write.
 
 mod group;
+mod place;
 mod reader;
 #[cfg(test)]
 mod table_walk;
@@ -24,6 +26,7 @@ mod sync {
 }
 
 pub(crate) use group::{Goal, Group, Reached};
+pub(crate) use place::Place;
 pub(crate) use reader::{Ending, SegmentReader};
 pub(crate) use verdict::{Found, Verdict, judge};
 pub(crate) use writer::{LogWriter, SegmentEnd, Stamps, TornTail};

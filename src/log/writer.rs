@@ -23,6 +23,7 @@ use crate::file::store_name::{StoreFile, StoreName};
 use crate::frame::FrameKind;
 use crate::history::{Point, Timestamp};
 use crate::log::group::{Goal, Sink};
+use crate::log::place::Place;
 use crate::log::reader::SegmentReader;
 use crate::state::Identity;
 use crate::storage::{Storage, WriteFile};
@@ -73,7 +74,7 @@ pub(crate) struct TornTail {
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) dir: PathBuf,
+    pub(crate) place: Place,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stamps: Arc<Stamps>,
     pub(crate) identity: Identity,
@@ -175,6 +176,7 @@ impl LogWriter {
     /// 5. The old segment gets its seal, which promises that there is a next one. A crash leaves it open; its end is
     ///    known all the same. Nothing of it is synced: nothing depends on it.
     fn begin_segment(&mut self, frames: &[&[u8]]) -> Result<()> {
+        self.place.check()?;
         self.keep_torn_tail()?;
         if let Some(old) = &mut self.active {
             old.sync()?;
@@ -191,8 +193,9 @@ impl LogWriter {
             created: Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or(i64::MAX)),
             preallocation: self.preallocation,
         };
-        let path = self.dir.join(&name);
-        let (temp, file) = create_temp(&*self.storage, &self.dir, &name)?;
+        let dir = self.place.dir().to_owned();
+        let path = dir.join(&name);
+        let (temp, file) = create_temp(&*self.storage, &dir, &name)?;
         let made = Active::make(file, path, &header, base, frames).and_then(|active| {
             self.storage
                 .rename_new(&temp, &active.path)
@@ -203,7 +206,7 @@ impl LogWriter {
             // The first error is the one to tell; the name says that the file is temporary in any case.
             let _ = self.storage.remove(&temp);
         })?;
-        self.storage.sync_dir(&self.dir).map_err(Error::io("sync directory", &self.dir))?;
+        self.storage.sync_dir(&dir).map_err(Error::io("sync directory", &dir))?;
         if let Some(mut old) = self.active.replace(active)
             && let Some(end) = old.end
         {
@@ -225,7 +228,7 @@ impl LogWriter {
 
     fn keep_torn_tail(&mut self) -> Result<()> {
         let Some(torn) = self.torn.take() else { return Ok(()) };
-        let path = self.dir.join(StoreName { stamp: torn.stamp, kind: StoreFile::Torn }.file_name());
+        let path = self.place.dir().join(StoreName { stamp: torn.stamp, kind: StoreFile::Torn }.file_name());
         let mut segment = SegmentReader::open(&*self.storage, &torn.file)?;
         let kept = publish(&*self.storage, &path, Existing::Refuse, |sink| {
             segment.copy_tail(torn.offset, |bytes| sink.put(bytes))

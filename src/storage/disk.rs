@@ -125,9 +125,12 @@ impl Storage for DiskStorage {
             Err(fs::TryLockError::WouldBlock) => return Err(held(&mut file)),
             Err(fs::TryLockError::Error(error)) => return Err(error.into()),
         }
-        let mut lock = HeldLock { file, names: None };
+        let mut lock = HeldLock { file, names: None, is_known: false };
         match lock_names(dir) {
-            Ok(names) => lock.names = names,
+            Ok(names) => {
+                lock.names = names;
+                lock.is_known = same_dir(&lock.names, dir)?;
+            }
             Err(fs::TryLockError::WouldBlock) => return Err(held(&mut lock.file)),
             // Not every file system knows it; then the file has to do.
             Err(fs::TryLockError::Error(_)) => {}
@@ -146,9 +149,15 @@ impl Storage for DiskStorage {
 struct HeldLock {
     file: File,
     names: Option<File>,
+    /// Whether the file system calls the directory the same by its path as by `names`: not each does.
+    is_known: bool,
 }
 
-impl DirLock for HeldLock {}
+impl DirLock for HeldLock {
+    fn is_at(&self, dir: &Path) -> io::Result<bool> {
+        Ok(!self.is_known || same_dir(&self.names, or_current(dir))?)
+    }
+}
 
 impl Drop for HeldLock {
     /// The locks go with the open files; but a process that another thread is starting just now has these open too,
@@ -158,6 +167,20 @@ impl Drop for HeldLock {
             let _ = file.unlock();
         }
     }
+}
+
+/// Whether a path leads to the directory that is open.
+#[cfg(unix)]
+fn same_dir(open: &Option<File>, dir: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let Some(open) = open else { return Ok(false) };
+    let (open, there) = (open.metadata()?, fs::metadata(dir)?);
+    Ok((open.dev(), open.ino()) == (there.dev(), there.ino()))
+}
+
+#[cfg(not(unix))]
+fn same_dir(_: &Option<File>, _: &Path) -> io::Result<bool> {
+    Ok(false)
 }
 
 #[cfg(unix)]

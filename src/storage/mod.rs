@@ -129,7 +129,17 @@ pub trait Storage: Send + Sync + Debug {
 pub const LOCK_FILE: &str = "dictdb.lock";
 
 /// The lock of a directory; dropping it gives it back.
-pub trait DirLock: Send + Sync + Debug {}
+pub trait DirLock: Send + Sync + Debug {
+    /// Whether `dir`, under which the directory was locked, still leads to it, and not to another one: asked before files are
+    /// made or removed there. `true` where the storage cannot tell.
+    ///
+    /// # Errors
+    /// `NotFound` where it leads to nothing any more.
+    fn is_at(&self, dir: &Path) -> io::Result<bool> {
+        let _ = dir;
+        Ok(true)
+    }
+}
 
 /// Why a directory could not be locked.
 #[derive(Debug)]

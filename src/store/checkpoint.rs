@@ -1,5 +1,6 @@
 //! Checkpoints: the state compacted into a snapshot while writers go on, and what is superfluous behind it.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -11,11 +12,11 @@ use crate::file::name::BackupFormat;
 use crate::file::sink::{Existing, Sink, publish_checked};
 use crate::file::store_name::StoreFile;
 use crate::file::{self, Origin};
-use crate::history::{Seq, Timestamp};
+use crate::history::{Lineage, Point, Seq, Timestamp};
 use crate::log::Goal;
 use crate::progress::{Progress, Stage, Watch};
 use crate::state::State;
-use crate::store::directory::{Directory, Line, path, snapshots};
+use crate::store::directory::{Directory, Line, Segment, SnapshotInfo, is_io, path, snapshots};
 use crate::store::{CheckpointReport, Store, poisoned};
 
 impl DictDb {
@@ -79,6 +80,7 @@ impl Store {
         };
         if !nothing_new {
             self.log.reach(state.seq.get(), Goal::Synced).map_err(poisoned)?;
+            self.place.check()?;
             let (file, bytes) = self.write_snapshot(state)?;
             let mut track = self.track();
             track.checkpoint = Some(report.seq);
@@ -88,9 +90,13 @@ impl Store {
             self.log_bytes.fetch_sub(log_bytes, Ordering::Relaxed);
             (report.file, report.bytes) = (Some(file), bytes);
         }
-        if let Err(error) = self.retire(&mut report.removed) {
-            tracing::warn!(dir = %self.dir.display(), "older files of the store stay: {error}");
-            report.not_removed = Some(error.to_string());
+        report.not_removed = match self.retire(&mut report.removed) {
+            Ok(0) => None,
+            Ok(foreign) => Some(format!("{foreign} older files are of a history that nothing ties to this store's")),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = &report.not_removed {
+            tracing::warn!(dir = %self.dir.display(), "older files stay: {why}");
         }
         report.duration = self.clock.monotonic().saturating_sub(started);
         tracing::info!("{report}");
@@ -133,8 +139,10 @@ impl Store {
         verified.is_ok()
     }
 
-    /// Removes what neither the newest snapshot nor the one before it needs, and what killed processes left.
-    fn retire(&self, removed: &mut Vec<PathBuf>) -> Result<()> {
+    /// Removes what neither the newest snapshot nor the one before it needs, and what killed processes left; but nothing of a
+    /// history that nothing ties to theirs, which somebody put here. Gives how many such files there are.
+    fn retire(&self, removed: &mut Vec<PathBuf>) -> Result<usize> {
+        self.place.check()?;
         let storage = &*self.storage;
         let leftovers = std::mem::take(&mut self.track().leftovers);
         let mut remove = |file: PathBuf| -> Result<()> {
@@ -148,15 +156,60 @@ impl Store {
         leftovers.into_iter().try_for_each(&mut remove)?;
         let found = Directory::read(storage, &self.dir)?;
         let (sound, _) = snapshots(storage, &self.dir, &found)?;
-        let Some(fallback) = sound.iter().skip(1).find(|info| self.is_whole(&info.path)) else { return Ok(()) };
+        let Some(fallback) = sound.iter().skip(1).find(|info| self.is_whole(&info.path)) else { return Ok(0) };
         let line = Line::read(storage, &self.dir, &found)?;
-        let Some(needed) = line.position(fallback.point).and_then(|at| line.segments.get(at)) else { return Ok(()) };
+        let Some(needed) = line.position(fallback.point).and_then(|at| line.segments.get(at)) else { return Ok(0) };
+        let mut older = Vec::new();
         for stamp in found.of_kind(StoreFile::Snapshot).filter(|stamp| *stamp < fallback.stamp) {
-            remove(path(&self.dir, StoreFile::Snapshot, stamp))?;
+            let info = sound.iter().find(|info| info.stamp == stamp);
+            older.push((path(&self.dir, StoreFile::Snapshot, stamp), info.map(history_of), None));
         }
         for stamp in found.of_kind(StoreFile::Log).filter(|stamp| *stamp < needed.stamp) {
-            remove(path(&self.dir, StoreFile::Log, stamp))?;
+            let segment = match Segment::open(storage, &self.dir, stamp) {
+                Err(error) if is_io(&error) => return Err(error),
+                segment => segment.ok(),
+            };
+            let history = segment.as_ref().map(|segment| (segment.header.lineage, segment.header.parent));
+            older.push((path(&self.dir, StoreFile::Log, stamp), history, segment));
         }
-        Ok(())
+        let kept = sound.iter().take_while(|info| info.stamp >= fallback.stamp).map(history_of);
+        let kept = kept.chain(line.segments.iter().map(|segment| (segment.header.lineage, segment.header.parent)));
+        let own = tied_to(kept, older.iter().filter_map(|(_, history, _)| *history));
+        let mut foreign = 0_usize;
+        for (file, history, segment) in older {
+            let is_tied = history.is_none_or(|(lineage, _)| own.contains(&lineage));
+            // Before its first durable commit a history is tied to nothing.
+            if is_tied || matches!(segment, Some(segment) if !segment.is_proven(storage)?) {
+                remove(file)?;
+            } else {
+                foreign = foreign.saturating_add(1);
+            }
+        }
+        Ok(foreign)
     }
+}
+
+/// A lineage and where it began.
+type History = (Lineage, Option<Point>);
+
+/// The lineages of a store's own histories and of those that are tied to them, by what the headers say of their parents.
+fn tied_to(own: impl Iterator<Item = History>, others: impl Iterator<Item = History> + Clone) -> BTreeSet<Lineage> {
+    let lineages =
+        |(lineage, parent): History| [Some(lineage), parent.map(|parent| parent.lineage)].into_iter().flatten();
+    let mut tied: BTreeSet<Lineage> = own.flat_map(lineages).collect();
+    loop {
+        let before = tied.len();
+        for history in others.clone() {
+            if lineages(history).any(|lineage| tied.contains(&lineage)) {
+                tied.extend(lineages(history));
+            }
+        }
+        if tied.len() == before {
+            return tied;
+        }
+    }
+}
+
+fn history_of(info: &SnapshotInfo) -> History {
+    (info.point.lineage, info.parent)
 }

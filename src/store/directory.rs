@@ -107,6 +107,17 @@ impl Segment {
             self.base.lineage != self.header.lineage
         }
     }
+
+    /// Whether something in it is known to have been durable, its name with it. Reads all of it.
+    pub(crate) fn is_proven(&self, storage: &dyn Storage) -> Result<bool> {
+        let ending = SegmentReader::open(storage, &self.path).and_then(|mut reader| reader.read(None, |_| Ok(())));
+        match ending {
+            Ok(ending) => Ok(ending.proven > self.base.seq || ending.seal.is_some()),
+            Err(error) if is_io(&error) => Err(error),
+            // A seal that does not fit.
+            Err(_) => Ok(true),
+        }
+    }
 }
 
 /// The newest segments, without a hole between them.

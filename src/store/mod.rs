@@ -32,7 +32,7 @@ use crate::file::compression::Compression;
 use crate::file::store_name::StoreFile;
 use crate::history::{Lineage, Seq};
 use crate::limits::{GATHERED_BYTES_MAX, PENDING_BYTES_MAX, WRITTEN_BYTES};
-use crate::log::{Goal, Group, LogWriter, Reached, SegmentEnd, SegmentReader, Stamps};
+use crate::log::{Goal, Group, LogWriter, Place, Reached, SegmentEnd, SegmentReader, Stamps};
 use crate::ring::{RingBytes, RingSlice, Unserved};
 use crate::storage::{DirLock, Storage};
 
@@ -73,8 +73,8 @@ pub(crate) struct Store {
     stopping: Arc<AtomicBool>,
     /// Whether commits wait for the keeper's write or sync: 0 for none, 1 for some, 2 for so many that it must come early.
     unsynced: AtomicU8,
-    /// Given back by `close`, or when the last handle goes.
-    lock: Mutex<Option<Box<dyn DirLock>>>,
+    /// Its lock is given back by `close`, or when the last handle goes.
+    place: Place,
     report: Arc<OpenReport>,
 }
 
@@ -172,9 +172,10 @@ impl Store {
     ) -> Result<DictDb> {
         let Recovered { state, ring, durable, pending, torn, checkpoint, log_bytes, report } = recovered;
         let stamps = Arc::new(Stamps::after(found.newest()));
+        let place = Place::new(dir, lock);
         let writer = LogWriter {
             storage: Arc::clone(&options.storage),
-            dir: dir.to_owned(),
+            place: place.clone(),
             clock: Arc::clone(&options.clock),
             stamps: Arc::clone(&stamps),
             identity: state.identity,
@@ -217,7 +218,7 @@ impl Store {
             keepers: Keepers::default(),
             stopping: Arc::default(),
             unsynced: AtomicU8::new(0),
-            lock: Mutex::new(Some(lock)),
+            place,
             report: Arc::new(report),
         };
         for (seq, frame) in &pending {
@@ -435,7 +436,7 @@ struct GiveBack<'a>(&'a Store);
 
 impl Drop for GiveBack<'_> {
     fn drop(&mut self) {
-        *self.0.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.place.give_back();
     }
 }
 

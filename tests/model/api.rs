@@ -801,3 +801,57 @@ fn a_lineage_of_which_a_directory_has_nothing_is_told_with_those_that_are_there(
     let text = restore(dir.path()).unwrap_err().to_string();
     assert!(text.contains(&third.lineage().to_string()) && text.contains(&found.to_string()), "{text}");
 }
+
+// Of the deltas that join the one that leads furthest was taken, and it was a dead end: the others were called a hole.
+#[test]
+fn of_two_deltas_begun_at_one_point_restore_takes_the_one_behind_which_the_chain_goes_on() {
+    let (dir, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (db, table) = users();
+    let add = |count: usize| (0..count).for_each(|_| drop(table.insert(record! { "name": "x" }).unwrap()));
+    add(1);
+    let first = incremental(&db, dir.path());
+    let full = first.backup_full().unwrap().file;
+    std::fs::copy(&full, beside.path().join(full.file_name().unwrap())).unwrap();
+    // What two managers of one directory do that begin at the same time.
+    let second = incremental(&db, beside.path());
+    add(3);
+    first.backup_delta().unwrap();
+    add(2);
+    let longer = second.backup_delta().unwrap().file;
+    add(2);
+    first.backup_delta().unwrap();
+    std::fs::copy(&longer, dir.path().join(longer.file_name().unwrap())).unwrap();
+    for _ in 0..3 {
+        let (copy, report) = restore(dir.path()).unwrap();
+        assert_eq!((copy.digest(), copy.seq()), (db.digest(), db.seq()), "{report}");
+        assert!(!report.deltas.contains(&dir.path().join(longer.file_name().unwrap())), "{report}");
+        add(5);
+        first.backup_delta().unwrap();
+    }
+}
+
+// A file of ours that had lost its first line was taken for one of DictDB 1.11, and so for one of another database.
+#[test]
+fn an_old_delta_that_was_written_anew_on_one_line_does_not_hinder_a_restore() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, table) = users();
+    let manager = BackupManager::builder(&db, dir.path()).incremental(true).build().unwrap();
+    let mut reports = Vec::new();
+    for full in [true, false, false] {
+        table.insert(record! { "name": "x" }).unwrap();
+        reports.push(if full { manager.backup_full() } else { manager.backup_delta() }.unwrap());
+    }
+    let anew = |file: &std::path::Path| {
+        let text = std::fs::read_to_string(file).unwrap();
+        std::fs::write(file, text.lines().map(str::trim).collect::<String>()).unwrap();
+    };
+    // What is needed is told as damaged.
+    anew(&reports[2].file);
+    let refused = restore(dir.path()).unwrap_err();
+    assert!(matches!(&refused, Error::Corrupt { file, .. } if *file == reports[2].file), "{refused}");
+    anew(&reports[0].file);
+    // Behind another full backup none of them is.
+    manager.backup_full().unwrap();
+    let (copy, report) = restore(dir.path()).unwrap();
+    assert_eq!((copy.digest(), report.fell_back), (db.digest(), false), "{report}");
+}

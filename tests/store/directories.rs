@@ -479,3 +479,99 @@ fn a_directory_of_nothing_but_leftovers_and_a_stale_lock_becomes_a_store() {
     let pid = fs::read_to_string(place.path().join(LOCK_FILE)).unwrap();
     assert_eq!(pid, format!("{}\n", std::process::id()));
 }
+
+/// A store of ten records that somebody still has open at `old`, and one restored from its backup at `new`.
+fn open_and_restored(old: &Path, new: &Path, backups: &Path) -> DictDb {
+    let db = options().open(old).unwrap();
+    insert(&db, 0..10);
+    BackupManager::new(&db, backups).unwrap().backup_full().unwrap();
+    if new == old {
+        fs::rename(old, old.with_extension("moved")).unwrap();
+    }
+    RestoreOptions::new().restore_into(backups, new).unwrap();
+    db
+}
+
+// It wrote its next segments and snapshots into the store that stood under its path by then, whose commits went with that.
+#[cfg(unix)]
+#[test]
+fn a_store_whose_directory_was_moved_makes_and_removes_no_file_in_the_one_that_took_its_place() {
+    for commits_before in [false, true] {
+        let place = tempfile::tempdir().unwrap();
+        let (data, backups) = (place.path().join("data"), place.path().join("backups"));
+        let old = open_and_restored(&data, &data, &backups);
+        let new = options().open(&data).unwrap();
+        insert(&new, 10..30);
+        if commits_before {
+            // The segment that is open takes them, wherever it is.
+            insert(&old, 10..12);
+        }
+        unchanged(&data, || {
+            let checkpoint = old.checkpoint().unwrap_err();
+            // The segment that is open takes this whole commit.
+            old.table("t").unwrap().insert_many((50..600).map(|id| record! { "id": id })).unwrap();
+            let refused: [(&str, Error); 3] = [
+                ("checkpoint", checkpoint),
+                ("the next segment", old.table("t").unwrap().insert(record! { "id": 700 }).unwrap_err()),
+                ("close", old.close().unwrap_err()),
+            ];
+            for (what, error) in refused {
+                let text = error.to_string();
+                assert!(text.contains("moved, removed or replaced") && text.contains("data"), "{what}: {text}");
+            }
+        });
+        let digest = new.digest();
+        drop(new);
+        let new = options().open(&data).unwrap();
+        assert_eq!((new.digest(), new.table("t").unwrap().len().unwrap()), (digest, 30));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_store_whose_directory_was_removed_takes_no_commits_beyond_its_segment() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let db = options().open(&data).unwrap();
+    insert(&db, 0..10);
+    fs::remove_dir_all(&data).unwrap();
+    let outcome = (10..300).try_for_each(|id| db.table("t")?.insert(record! { "id": id, "text": "lost" }).map(drop));
+    let text = outcome.unwrap_err().to_string();
+    assert!(text.contains("moved, removed or replaced"), "{text}");
+    assert!(!data.exists());
+}
+
+#[test]
+fn files_of_another_store_that_were_copied_over_one_do_not_have_its_own_removed() {
+    for closed in [false, true] {
+        let place = tempfile::tempdir().unwrap();
+        let [ours, other] = ["ours", "other"].map(|name| place.path().join(name));
+        for dir in [&ours, &other] {
+            let db = options().open(dir).unwrap();
+            insert(&db, 0..40);
+            if *dir == ours {
+                db.checkpoint().unwrap();
+            }
+            insert(&db, 40..42);
+            if closed {
+                db.close().unwrap();
+            }
+        }
+        let before = contents(&ours);
+        for file in files(&other, "dictdb_") {
+            if file.file_name().unwrap() != LOCK_FILE {
+                fs::copy(&file, ours.join(file.file_name().unwrap())).unwrap();
+            }
+        }
+        let db = options().open(&ours).unwrap();
+        for round in 0..3 {
+            insert(&db, 100 + round * 50..150 + round * 50);
+            db.checkpoint().unwrap();
+        }
+        db.close().unwrap();
+        let after = contents(&ours);
+        for (file, bytes) in before.iter().filter(|(file, _)| !file.ends_with(LOCK_FILE)) {
+            assert!(after.get(file) == Some(bytes), "{} is gone", file.display());
+        }
+    }
+}
