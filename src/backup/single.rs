@@ -44,7 +44,8 @@ impl LoadOptions {
         self
     }
 
-    /// Called at least once a block of records (256 KiB; in JSON once 1,024 records); `Break` ends the work with [`Error::Cancelled`].
+    /// Called at least once a block of records (256 KiB; in JSON once 1,024 records); `Break` ends the work with
+    /// [`Error::Cancelled`].
     pub fn on_progress(
         mut self,
         callback: impl Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync + 'static,

@@ -96,7 +96,7 @@ impl Store {
             Err(error) => Some(error.to_string()),
         };
         if let Some(why) = &report.not_removed {
-            tracing::warn!(dir = %self.dir.display(), "older files stay: {why}");
+            tracing::warn!(dir = %self.place.dir().display(), "older files stay: {why}");
         }
         report.duration = self.clock.monotonic().saturating_sub(started);
         tracing::info!("{report}");
@@ -105,7 +105,7 @@ impl Store {
 
     fn write_snapshot(&self, state: State) -> Result<(PathBuf, u64)> {
         let stamp = self.stamps.next(self.clock.now())?;
-        let file = path(&self.dir, StoreFile::Snapshot, stamp);
+        let file = path(self.place.dir(), StoreFile::Snapshot, stamp);
         let created = Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or(i64::MAX));
         let origin = Origin { base: None, created };
         let stopping = Arc::clone(&self.stopping);
@@ -154,23 +154,23 @@ impl Store {
             Ok(())
         };
         leftovers.into_iter().try_for_each(&mut remove)?;
-        let found = Directory::read(storage, &self.dir)?;
-        let (sound, _) = snapshots(storage, &self.dir, &found)?;
+        let found = Directory::read(storage, self.place.dir())?;
+        let (sound, _) = snapshots(storage, self.place.dir(), &found)?;
         let Some(fallback) = sound.iter().skip(1).find(|info| self.is_whole(&info.path)) else { return Ok(0) };
-        let line = Line::read(storage, &self.dir, &found)?;
+        let line = Line::read(storage, self.place.dir(), &found)?;
         let Some(needed) = line.position(fallback.point).and_then(|at| line.segments.get(at)) else { return Ok(0) };
         let mut older = Vec::new();
         for stamp in found.of_kind(StoreFile::Snapshot).filter(|stamp| *stamp < fallback.stamp) {
             let info = sound.iter().find(|info| info.stamp == stamp);
-            older.push((path(&self.dir, StoreFile::Snapshot, stamp), info.map(history_of), None));
+            older.push((path(self.place.dir(), StoreFile::Snapshot, stamp), info.map(history_of), None));
         }
         for stamp in found.of_kind(StoreFile::Log).filter(|stamp| *stamp < needed.stamp) {
-            let segment = match Segment::open(storage, &self.dir, stamp) {
+            let segment = match Segment::open(storage, self.place.dir(), stamp) {
                 Err(error) if is_io(&error) => return Err(error),
                 segment => segment.ok(),
             };
             let history = segment.as_ref().map(|segment| (segment.header.lineage, segment.header.parent));
-            older.push((path(&self.dir, StoreFile::Log, stamp), history, segment));
+            older.push((path(self.place.dir(), StoreFile::Log, stamp), history, segment));
         }
         let kept = sound.iter().take_while(|info| info.stamp >= fallback.stamp).map(history_of);
         let kept = kept.chain(line.segments.iter().map(|segment| (segment.header.lineage, segment.header.parent)));

@@ -46,7 +46,6 @@ pub use report::{CheckpointReport, DurabilityReport, OpenReport, TornReport};
 
 /// What an opened store has beside the database in memory.
 pub(crate) struct Store {
-    dir: PathBuf,
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     log: Group<LogWriter>,
@@ -200,7 +199,6 @@ impl Store {
             ..Track::default()
         };
         let store = Store {
-            dir: dir.to_owned(),
             storage: Arc::clone(&options.storage),
             clock: Arc::clone(&options.clock),
             log: Group::new(writer, durable.point.seq.get()),
@@ -354,8 +352,8 @@ impl Store {
         // A delta larger than this is no cheaper than a full backup, and would be in memory at once.
         let bytes_max = self.ring_bytes.most().max(PENDING_BYTES_MAX);
         self.log.reach(last.get(), Goal::Written).map_err(poisoned)?;
-        let found = Directory::read(&*self.storage, &self.dir)?;
-        let line = Line::read(&*self.storage, &self.dir, &found)?;
+        let found = Directory::read(&*self.storage, self.place.dir())?;
+        let line = Line::read(&*self.storage, self.place.dir(), &found)?;
         let mut bytes = Vec::new();
         let mut at = after;
         let mut ends = line.segments.iter().skip(1).map(|next| Some(next.base.seq)).chain([None]);
@@ -427,7 +425,7 @@ impl Store {
     }
 
     fn files(&self, kind: StoreFile) -> Result<usize> {
-        Ok(Directory::read(&*self.storage, &self.dir)?.of_kind(kind).count())
+        Ok(Directory::read(&*self.storage, self.place.dir())?.of_kind(kind).count())
     }
 }
 
@@ -451,7 +449,7 @@ impl Drop for Store {
             && self.log.failure().is_none()
             && let Err(error) = self.sync()
         {
-            tracing::error!(dir = %self.dir.display(), "the newest commits were not made durable: {error}");
+            tracing::error!(dir = %self.place.dir().display(), "the newest commits were not made durable: {error}");
         }
     }
 }

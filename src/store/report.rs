@@ -181,7 +181,8 @@ pub struct CheckpointReport {
     pub duration: Duration,
     /// Files that it made superfluous and removed.
     pub removed: Vec<PathBuf>,
-    /// Why not all of them could be removed. The next checkpoint tries again.
+    /// Why not all of them were removed: an error, or how many are of a history that nothing ties to this store's, as where
+    /// somebody copied them here. The next checkpoint tries again.
     pub not_removed: Option<String>,
 }
 

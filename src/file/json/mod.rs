@@ -4,13 +4,8 @@
 //! text follows from the bytes before it. A file without the former is one of DictDB 1.11 and may hold DictDB's own
 //! members only.
 
-use std::fmt;
 use std::path::Path;
-use std::rc::Rc;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-
-use self::text::Context;
 use crate::error::{Error, Result};
 use crate::file::name::{BackupFormat, BackupKind};
 use crate::file::{Summary, SummaryHistory, Trust};
@@ -20,10 +15,12 @@ mod definition;
 pub(crate) mod head;
 mod read;
 pub(crate) mod seal;
+mod stranger;
 mod text;
 mod write;
 
 pub(crate) use read::{apply_delta, commit_dictdb_delta, read_full};
+pub(crate) use stranger::verify_dictdb;
 pub(crate) use write::{write_delta, write_full};
 
 use head::Head;
@@ -54,45 +51,6 @@ pub(crate) fn inspect(storage: &dyn Storage, path: &Path, expected: BackupKind, 
 /// Compares a file of ours with its checksum, reading all of it.
 pub(crate) fn verify(storage: &dyn Storage, path: &Path) -> Result<()> {
     seal::verify(&mut crate::file::source::Source::open(storage, path)?)
-}
-
-/// Refuses a file without our head that has members of ours, or is no JSON, reading all of it: it is one of ours whose
-/// beginning is damaged or was written anew, and not DictDB 1.11's.
-pub(crate) fn verify_dictdb(storage: &dyn Storage, path: &Path) -> Result<()> {
-    text::parse(crate::file::source::Source::open(storage, path)?, |context| Members { context })
-}
-
-/// The members of a document, but for ours.
-struct Members {
-    context: Rc<Context>,
-}
-
-impl<'de> DeserializeSeed<'de> for Members {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Members {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a document of DictDB")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key::<String>()? {
-            if name.starts_with("dictdb") {
-                let expected =
-                    "DictDB 1.11's members alone, or the member \"dictdb\" as it was written on the second line";
-                return Err(self.context.expected(expected));
-            }
-            map.next_value::<IgnoredAny>()?;
-        }
-        Ok(())
-    }
 }
 
 fn wrong_kind(path: &Path, found: BackupKind, wanted: BackupKind) -> Error {
