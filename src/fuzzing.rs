@@ -1,7 +1,7 @@
 //! What the fuzz targets do, for `cargo fuzz` and for `cargo test` alike: the corpus is replayed through this code.
 //!
 //! A target takes any bytes and says whether the reader accepted what became of them. The first byte picks how
-//! ([`Mode`]): taken as they are, or with checksums, counts and digest made right first, without which next to nothing
+//! (`Mode`): taken as they are, or with checksums, counts and digest made right first, without which next to nothing
 //! would get past them to the reader behind. A target panics where a promise is broken:
 //! - no bytes make a reader panic, and an error says a place inside the file;
 //! - what is accepted is as its seal says, and is written again as the same bytes;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// How many images are made of one crash point. The default is meant for the crashes of a workload, [`small`]
-/// (Self::small) for those of the recovery from each of them.
+/// How many images are made of one crash point. The default is meant for the crashes of a workload,
+/// [`small`](Self::small) for those of the recovery from each of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Budget {
