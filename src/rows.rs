@@ -62,6 +62,15 @@ impl Rows {
         }
     }
 
+    /// Asks for the memory of the row under a key, to which an earlier walk went that way.
+    pub(crate) fn prefetch_row(&self, way: &Way, key: &Key) {
+        match (self, key) {
+            (Rows::Ints(tree), Key::Int(n)) => tree.prefetch_value(way, n),
+            (Rows::Ints(_), Key::Str(_)) => {}
+            (Rows::Keys(tree), key) => tree.prefetch_value(way, key),
+        }
+    }
+
     /// Asks for the memory that changes of the rows under these keys will look at. Gives the ways there.
     pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = &'k Key> + Clone) -> Ways {
         match self {

@@ -25,8 +25,8 @@ use crate::tree::{Tree, WARM_MAX, Way};
 use crate::value::Key;
 use crate::wire::{self, Malformed};
 
-pub(crate) use self::net::{Net, Totals};
-pub(crate) use self::prepared::{Change, Prepared, Preparer};
+pub(crate) use self::net::{Batch, Number, Totals};
+pub(crate) use self::prepared::{Change, Changes, Prepared, Preparer, Target};
 
 /// One table.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ use crate::mutation::count_records;
 use crate::pipeline;
 use crate::progress::Watch;
 use crate::ring::{Cursor, RingSlice};
-use crate::state::{Applied, Change, Identity, Mismatch, Prepared, Preparer, State};
+use crate::state::{Applied, Changes, Identity, Mismatch, Prepared, Preparer, State};
 
 /// Commits between two reports of progress.
 const REPORT_EVERY: u64 = 1_024;
@@ -150,7 +150,7 @@ struct Chunk {
     payloads: Vec<u8>,
     commits: Vec<Commit>,
     /// Of all that are ready.
-    changes: Vec<Change>,
+    changes: Changes,
 }
 
 struct Commit {
@@ -162,9 +162,15 @@ struct Commit {
 }
 
 impl Commit {
-    /// How many changes were prepared.
-    fn ready(&self) -> usize {
-        if let Prepared::Ready(count) = self.prepared { count } else { 0 }
+    /// What was prepared, if it is ready.
+    fn made(&self) -> Option<Applied> {
+        if let Prepared::Ready(made) = self.prepared { Some(made) } else { None }
+    }
+
+    /// How many changes that is.
+    fn changes(&self) -> usize {
+        let made = self.made().unwrap_or_default();
+        usize::try_from(made.puts.saturating_add(made.deletes)).unwrap_or(usize::MAX)
     }
 }
 
@@ -178,14 +184,22 @@ impl Chunk {
 
     fn prepare(mut self) -> Chunk {
         for commit in &mut self.commits {
-            let payload = self.payloads.get(commit.payload.clone()).unwrap_or_default();
-            commit.prepared = self.preparer.prepare(payload, &mut self.changes);
+            commit.prepared = self.preparer.prepare(&self.payloads, commit.payload.clone(), &mut self.changes);
         }
         self
     }
 
+    /// The one that a change is part of, where all commits are ready.
+    fn commit_of(&self, mut change: usize) -> Option<&Commit> {
+        self.commits.iter().find(|commit| {
+            let (own, before) = (commit.changes(), change);
+            change = change.saturating_sub(own);
+            before < own
+        })
+    }
+
     fn cleared(mut self) -> Chunk {
-        self.changes.clear();
+        self.changes.truncate(0);
         self.commits.clear();
         self.payloads.clear();
         self.payloads.shrink_to(4 * CHUNK_BYTES);
@@ -268,18 +282,14 @@ impl<'a> Reading<'a> {
 
     /// Puts a chunk with what is pending; applies one that is not ready, behind all that is.
     fn take(&mut self, chunk: Chunk) -> Result<(), Wrong> {
-        let is_ready = chunk.commits.iter().all(|commit| matches!(commit.prepared, Prepared::Ready(_)));
+        let is_ready = chunk.commits.iter().all(|commit| commit.made().is_some());
         if is_ready && chunk.generation == self.generation {
             for commit in &chunk.commits {
                 let payload = chunk.payloads.get(commit.payload.clone()).unwrap_or_default();
                 let passed = self.state.pass(commit.seq, payload);
                 passed.map_err(|mismatch| self.corrupt(commit, mismatch))?;
-                self.count(commit, payload, Applied::default())?;
+                self.count(commit, payload, commit.made().unwrap_or_default())?;
             }
-            let puts = chunk.changes.iter().filter(|change| change.is_put()).count();
-            self.applied.puts = self.applied.puts.saturating_add(puts as u64);
-            let deletes = chunk.changes.len().saturating_sub(puts);
-            self.applied.deletes = self.applied.deletes.saturating_add(deletes as u64);
             self.pending.push(self.state, chunk)?;
             return Ok(());
         }

@@ -5,23 +5,40 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::prepared::{Change, Preparer};
+use super::prepared::{Change, Changes, Preparer};
 use super::{State, TableState};
 use crate::history::Digest;
+use crate::memory;
 use crate::pipeline;
 use crate::row::{Parts, Shapes, Summary};
-use crate::rows::Rows;
+use crate::rows::{Rows, Ways};
 use crate::tree::{WARM_MAX, Way};
 use crate::value::Key;
 
-/// A change among many.
+/// Changes of one delta.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Net<'c> {
-    pub(crate) change: &'c Change,
-    /// Of the commit that it is part of.
-    pub(crate) payload: &'c [u8],
-    /// Which of the deltas it is part of.
+pub(crate) struct Batch<'c> {
+    pub(crate) changes: &'c Changes,
+    /// What they were prepared of.
+    pub(crate) bytes: &'c [u8],
+    /// Which of the deltas it is.
     pub(crate) delta: usize,
+}
+
+impl<'c> Batch<'c> {
+    /// Those of the row that a change puts.
+    fn values(&self, change: &Change) -> &'c [u8] {
+        let values = change.put.as_ref().and_then(|(_, values, _)| self.bytes.get(values.clone()));
+        values.unwrap_or_default()
+    }
+}
+
+/// Which of the changes of many batches, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Number {
+    pub(crate) batch: usize,
+    /// Which of the batch's.
+    pub(crate) at: usize,
 }
 
 /// What each delta makes of each table.
@@ -37,46 +54,74 @@ struct Total {
     next_key: u64,
 }
 
-/// Fewer changes are not worth a thread.
+/// Fewer changes, or changes of a table with fewer rows, are not worth a thread.
 const SHARE_MIN: usize = 1_024;
+/// So many groups before its own it is asked for what a change says.
+const AHEAD: usize = 3;
 
-/// The changes of one table, or of a part of it, each with its number.
-type Numbered<'n, 'c> = Vec<(usize, &'n Net<'c>)>;
+/// A table whose rows are away, in parts that lie behind one another.
+struct Parted<'c> {
+    /// Between each two the least key that belongs to the right one, behind its rank.
+    bounds: Vec<(u64, Key)>,
+    shares: Vec<Share<'c>>,
+    /// Rows that there were.
+    before: usize,
+}
 
 /// Part of a table's rows, and what is to be done with them.
-struct Share<'n, 'c> {
+struct Share<'c> {
     rows: Rows,
     shapes: Shapes,
-    changes: Numbered<'n, 'c>,
+    batches: &'c [Batch<'c>],
+    /// The rank of each one's key, and which of all it is.
+    changes: Vec<(u64, Number)>,
     /// By delta.
     totals: Vec<Total>,
     /// The first change that deletes what is not there.
-    wrong: Option<usize>,
+    wrong: Option<Number>,
 }
 
 impl State {
     /// Makes changes, which come in the order of their commits, and were prepared for the tables that there are. What they
-    /// make of each table is to be counted afterwards, for one delta after the other. Where one deletes what is not there,
-    /// the first that does comes with that; then only the deltas before its own can be counted.
+    /// make of each table is to be counted afterwards, for one delta after the other. Where one deletes what is not
+    /// there, the first that does comes with that; then only the deltas before its own can be counted.
     pub(crate) fn apply_net(
         &mut self,
         preparer: &Preparer,
-        changes: &[Net<'_>],
+        batches: &[Batch<'_>],
         deltas: usize,
-    ) -> (Totals, Option<usize>) {
-        let mut of_tables: Vec<Numbered<'_, '_>> = preparer.tables.iter().map(|_| Vec::new()).collect();
-        for (number, net) in changes.iter().enumerate() {
-            if let Some(of_table) = of_tables.get_mut(net.change.table) {
-                of_table.push((number, net));
+    ) -> (Totals, Option<Number>) {
+        let count = batches.iter().map(|batch| batch.changes.len()).fold(0, usize::saturating_add);
+        let threads = pipeline::cores().min(count / SHARE_MIN).max(1);
+        let mut tables: Vec<Option<Parted<'_>>> = preparer.tables.iter().map(|_| None).collect();
+        for (batch, Batch { changes, .. }) in batches.iter().enumerate() {
+            for (at, target) in changes.targets().iter().enumerate() {
+                let (Some(parted), Some((name, _))) = (tables.get_mut(target.table), preparer.tables.get(target.table))
+                else {
+                    continue;
+                };
+                if parted.is_none() {
+                    *parted = self.tables.get_mut(&**name).map(|table| table.part(batches, threads, deltas));
+                }
+                if let Some(parted) = parted {
+                    parted.give(target.rank, changes, Number { batch, at });
+                }
             }
         }
-        let (mut totals, mut wrong) = (Vec::with_capacity(of_tables.len()), None);
-        for (of_table, (name, _)) in of_tables.into_iter().zip(&preparer.tables) {
-            let Some(table) = self.tables.get_mut(&**name).filter(|_| !of_table.is_empty()) else {
+        let shares = Mutex::new(tables.iter_mut().flatten().flat_map(|parted| parted.shares.iter_mut()));
+        pipeline::on_threads("dictdb-load", threads, || {
+            let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+            while let Some(share) = next() {
+                share.make();
+            }
+        });
+        let (mut totals, mut wrong) = (Vec::with_capacity(tables.len()), None);
+        for (parted, (name, _)) in tables.into_iter().zip(&preparer.tables) {
+            let Some((parted, table)) = parted.zip(self.tables.get_mut(&**name)) else {
                 totals.push(Vec::new());
                 continue;
             };
-            let (of_deltas, first) = table.apply_net(of_table, deltas);
+            let (of_deltas, first) = table.unite(parted, deltas);
             totals.push(of_deltas);
             wrong = wrong.into_iter().chain(first).min();
         }
@@ -97,75 +142,112 @@ impl State {
 }
 
 impl TableState {
-    /// What each delta makes of the table, none of which is counted; and the first change that is wrong.
-    fn apply_net(&mut self, changes: Numbered<'_, '_>, deltas: usize) -> (Vec<Total>, Option<usize>) {
-        let threads = pipeline::cores().min(changes.len() / SHARE_MIN).max(1);
+    /// Its rows for so many threads; it has none until they are [united](Self::unite).
+    fn part<'c>(&mut self, batches: &'c [Batch<'c>], threads: usize, deltas: usize) -> Parted<'c> {
         let rows = std::mem::replace(&mut self.rows, Rows::new());
         let before = rows.len();
-        let (bounds, parts): (Vec<Key>, Vec<Rows>) = rows.part(threads);
+        let (bounds, parts): (Vec<Key>, _) = rows.part(if before < SHARE_MIN { 1 } else { threads });
         let shares = parts.into_iter().map(|rows| {
             let totals = vec![Total::NONE; deltas];
-            Share { rows, shapes: self.shapes.clone(), changes: Vec::new(), totals, wrong: None }
+            Share { rows, shapes: self.shapes.clone(), batches, changes: Vec::new(), totals, wrong: None }
         });
-        let mut shares: Vec<_> = shares.collect();
-        for (number, net) in changes {
-            let at = bounds.partition_point(|bound| *bound <= net.change.key);
-            if let Some(share) = shares.get_mut(at) {
-                share.changes.push((number, net));
-            }
-        }
-        let waiting = Mutex::new(shares.iter_mut());
-        pipeline::on_threads("dictdb-load", threads, || {
-            loop {
-                let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some(share) = next else { break };
-                share.make();
-            }
-        });
+        let shares = shares.collect();
+        Parted { bounds: bounds.into_iter().map(|bound| (bound.rank(), bound)).collect(), shares, before }
+    }
+
+    /// What each delta made of the table, none of which is counted; and the first change that is wrong.
+    fn unite(&mut self, parted: Parted<'_>, deltas: usize) -> (Vec<Total>, Option<Number>) {
         let (mut totals, mut wrong) = (vec![Total::NONE; deltas], None);
-        let mut parts = Vec::with_capacity(shares.len());
-        for share in shares {
+        let mut parts = Vec::with_capacity(parted.shares.len());
+        for share in parted.shares {
             totals.iter_mut().zip(&share.totals).for_each(|(total, more)| total.add(more));
             wrong = wrong.into_iter().chain(share.wrong).min();
             parts.push(share.rows);
         }
-        self.rows = Rows::unite(bounds, parts, before);
+        let bounds = parted.bounds.into_iter().map(|(_, bound)| bound).collect();
+        self.rows = Rows::unite(bounds, parts, parted.before);
         (totals, wrong)
     }
 }
 
-impl Share<'_, '_> {
-    fn make(&mut self) {
-        for group in self.changes.chunks(WARM_MAX) {
-            let ways = self.rows.warm(group.iter().map(|(_, net)| &net.change.key));
-            for (at, (number, net)) in group.iter().enumerate() {
-                let way = ways.get(at).unwrap_or(&Way::UNKNOWN);
-                let before = put(&mut self.rows, &mut self.shapes, way, net);
-                let after = net.change.put.as_ref().map(|(.., summary)| *summary);
-                if before.is_none() && after.is_none() {
-                    self.wrong = self.wrong.or(Some(*number));
-                }
-                if let Some(total) = self.totals.get_mut(net.delta) {
-                    total.count(&net.change.key, before, after);
-                }
-            }
+impl Parted<'_> {
+    fn give(&mut self, rank: u64, changes: &Changes, number: Number) {
+        // The key itself is seldom asked.
+        let is_from = |(of, bound): &(u64, Key)| {
+            *of < rank || (*of == rank && changes.get(number.at).is_some_and(|change| *bound <= change.key))
+        };
+        let at = self.bounds.partition_point(is_from);
+        if let Some(share) = self.shares.get_mut(at) {
+            share.changes.push((rank, number));
         }
     }
 }
 
-/// Makes a change, to whose key an earlier walk went that way; what was there before.
-fn put(rows: &mut Rows, shapes: &mut Shapes, way: &Way, net: &Net<'_>) -> Option<Summary> {
-    let (key, mut before) = (&net.change.key, None);
-    match &net.change.put {
-        Some((number, values, _)) => {
-            let values = net.payload.get(values.clone()).unwrap_or_default();
-            shapes.store_counted(&Parts { number: Some(*number), names: &[], values }, |shapes, stored| {
-                rows.insert_near(way, key.clone(), stored, |row| before = Some(shapes.summary(row)));
-            });
+impl Share<'_> {
+    /// Makes the changes about in the order of their keys, so that whoever changes a leaf does all that is to be done to it;
+    /// those of one key in their own order.
+    ///
+    /// What they need is asked for some groups ahead, one step at a time, and comes while those before them are made: what
+    /// the changes say, the leaves they go to and what is put there, the rows that are there.
+    fn make(&mut self) {
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.sort_unstable();
+        let batches = self.batches;
+        let group = |n: usize| {
+            let group = changes.chunks(WARM_MAX).nth(n).unwrap_or_default();
+            group.iter().filter_map(|(_, number)| {
+                let batch = batches.get(number.batch)?;
+                Some((*number, batch, batch.changes.get(number.at)?))
+            })
+        };
+        let (mut to_leaves, mut to_rows) = (Ways::new(), Ways::new());
+        for n in 0..changes.len().div_ceil(WARM_MAX).saturating_add(AHEAD) {
+            if let Some(n) = n.checked_sub(AHEAD) {
+                for ((number, batch, change), way) in group(n).zip(&to_rows) {
+                    self.change(number, batch, change, way);
+                }
+            }
+            if let Some(n) = n.checked_sub(2) {
+                group(n).zip(&to_leaves).for_each(|((.., change), way)| self.rows.prefetch_row(way, &change.key));
+                to_rows = std::mem::take(&mut to_leaves);
+            }
+            if let Some(n) = n.checked_sub(1) {
+                to_leaves.extend(group(n).map(|(_, batch, change)| {
+                    let values = batch.values(change);
+                    memory::prefetch(values, values.len());
+                    self.rows.prefetch(&change.key)
+                }));
+            }
+            group(n).for_each(|(.., change)| memory::prefetch(std::slice::from_ref(change), 1));
         }
-        None => _ = rows.remove(key, |row| before = Some(shapes.summary(row))),
     }
-    before
+
+    /// Makes a change, to whose key an earlier walk went that way.
+    fn change(&mut self, number: Number, batch: &Batch<'_>, change: &Change, way: &Way) {
+        let before = self.put(batch, change, way);
+        let after = change.put.as_ref().map(|(.., summary)| *summary);
+        if before.is_none() && after.is_none() {
+            self.wrong = self.wrong.into_iter().chain(Some(number)).min();
+        }
+        if let Some(total) = self.totals.get_mut(batch.delta) {
+            total.count(&change.key, before, after);
+        }
+    }
+
+    /// What was there before.
+    fn put(&mut self, batch: &Batch<'_>, change: &Change, way: &Way) -> Option<Summary> {
+        let (rows, key, mut before) = (&mut self.rows, &change.key, None);
+        match &change.put {
+            Some((number, ..)) => {
+                let parts = Parts { number: Some(*number), names: &[], values: batch.values(change) };
+                self.shapes.store_counted(&parts, |shapes, stored| {
+                    rows.insert_near(way, key.clone(), stored, |row| before = Some(shapes.summary(row)));
+                });
+            }
+            None => _ = rows.remove(key, |row| before = Some(self.shapes.summary(row))),
+        }
+        before
+    }
 }
 
 impl Total {
@@ -188,5 +270,99 @@ impl Total {
         self.rows.add(more.rows.to_u128());
         self.bytes = self.bytes.wrapping_add(more.bytes);
         self.next_key = self.next_key.max(more.next_key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::TableDefinition;
+    use crate::history::{Seq, Timestamp};
+    use crate::mutation::CommitWriter;
+    use crate::row::{decode_record, encode_record};
+    use crate::state::{Identity, Prepared};
+    use crate::{Record, record};
+
+    fn commit(body: impl FnOnce(&mut CommitWriter, &mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = CommitWriter::begin(&mut out);
+        body(&mut writer, &mut out);
+        CommitWriter::set_time(&mut out, Timestamp::from_micros(7));
+        out
+    }
+
+    fn put(writer: &mut CommitWriter, out: &mut Vec<u8>, table: &str, record: &Record) {
+        let mut row = Vec::new();
+        encode_record(record, &mut row).unwrap();
+        writer.put(out, table, 0, &row);
+    }
+
+    /// Integers, or also text most of which begins alike, so that ranks are the same where keys are not.
+    fn key(rng: &mut fastrand::Rng, with_text: bool) -> Key {
+        let n = rng.i64(0..3_000);
+        if with_text && n % 2 == 0 { Key::from(format!("all of them {n}")) } else { Key::Int(n - 1_000) }
+    }
+
+    #[test]
+    fn changes_made_together_are_what_they_are_one_after_the_other_whatever_their_keys() {
+        for (seed, with_text) in [(1, false), (2, true), (3, false), (4, true)] {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let tables = ["large", "small"];
+            let mut state = State::empty(Identity::fresh());
+            let first = commit(|writer, out| {
+                for table in tables {
+                    writer.create(out, table, &TableDefinition::new("id"));
+                }
+                let mut seen = std::collections::HashSet::new();
+                for _ in 0..3_000 {
+                    let key = key(&mut rng, with_text);
+                    if seen.insert(key.clone()) {
+                        put(writer, out, "large", &record! { "id": key.to_value(), "n": -1 });
+                    }
+                }
+                put(writer, out, "small", &record! { "id": 0, "n": -1 });
+            });
+            state.apply(Seq::new(1), &first).unwrap();
+            let (preparer, mut plain) = (state.preparer(), state.clone());
+            let (mut prepared, mut points) = (Vec::new(), Vec::new());
+            for n in 0..600_u64 {
+                let payload = commit(|writer, out| {
+                    for at in 0..rng.i64(1..20) {
+                        let table = tables[usize::from(rng.u8(0..10) == 0)];
+                        let key = key(&mut rng, with_text);
+                        let held = plain.table(table).unwrap().contains_key(&key);
+                        if at == 0 && held && rng.bool() {
+                            writer.delete(out, table, &key);
+                        } else {
+                            put(writer, out, table, &record! { "id": key.to_value(), "n": n as i64 * 100 + at });
+                        }
+                    }
+                });
+                plain.apply(Seq::new(n + 2), &payload).unwrap();
+                let mut changes = Changes::default();
+                assert!(matches!(preparer.prepare(&payload, 0..payload.len(), &mut changes), Prepared::Ready(_)));
+                prepared.push((payload, changes, n as usize / 100));
+                if n % 100 == 99 {
+                    points.push((plain.digest(), plain.row_bytes()));
+                }
+            }
+            let batches = prepared.iter().map(|(bytes, changes, delta)| Batch { changes, bytes, delta: *delta });
+            let batches: Vec<_> = batches.collect();
+            let all: usize = batches.iter().map(|batch| batch.changes.len()).sum();
+            assert!(all > 4 * SHARE_MIN, "enough of them for several threads");
+            let (totals, wrong) = state.apply_net(&preparer, &batches, points.len());
+            assert_eq!(wrong, None);
+            for (delta, point) in points.into_iter().enumerate() {
+                state.count_net(&preparer, &totals, delta);
+                assert_eq!((state.digest(), state.row_bytes()), point, "behind delta {delta}");
+            }
+            for table in tables {
+                let records = |state: &State| {
+                    let rows = state.table(table).unwrap().iter().map(|(key, row)| (key, decode_record(row).unwrap()));
+                    rows.collect::<Vec<_>>()
+                };
+                assert_eq!(records(&state), records(&plain));
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{State, TableState, missing};
+use super::{Applied, State, TableState, missing};
 use crate::mutation::{CommitReader, Event};
 use crate::row::{Parts, Summary};
 use crate::value::Key;
@@ -22,8 +22,8 @@ pub(crate) struct Preparer {
 /// What was made of a commit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Prepared {
-    /// So many changes.
-    Ready(usize),
+    /// It is so many changes.
+    Ready(Applied),
     /// It is for [`State::apply`], for example because of names that no row has had yet.
     Not,
     /// The same, and it may change which tables there are: what was prepared of later ones is of no use.
@@ -33,73 +33,111 @@ pub(crate) enum Prepared {
 /// A put or a delete.
 #[derive(Debug)]
 pub(crate) struct Change {
-    /// Which of the tables.
-    pub(super) table: usize,
     pub(super) key: Key,
     /// Where it stands in the payload.
     pub(crate) at: usize,
-    /// What is put: the number of its shape, and where the values stand in the payload.
+    /// What is put: the number of its shape, and where the values stand among all bytes that were prepared.
     pub(super) put: Option<(usize, Range<usize>, Summary)>,
 }
 
-impl Change {
-    pub(crate) fn is_put(&self) -> bool {
-        self.put.is_some()
+/// What a change is given out by, apart from it: whoever gives out many looks at nothing else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    /// Which of the tables.
+    pub(super) table: usize,
+    /// Of the key.
+    pub(super) rank: u64,
+}
+
+/// Changes in the order of their commits.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    changes: Vec<Change>,
+    targets: Vec<Target>,
+}
+
+impl Changes {
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    pub(crate) fn get(&self, at: usize) -> Option<&Change> {
+        self.changes.get(at)
+    }
+
+    pub(super) fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.changes.truncate(len);
+        self.targets.truncate(len);
+    }
+
+    fn push(&mut self, target: Target, change: Change) {
+        self.changes.push(change);
+        self.targets.push(target);
     }
 }
 
 impl Preparer {
     /// What was expected of a change that deletes what is not there.
-    pub(crate) fn missing(&self, change: &Change) -> String {
-        let name = self.tables.get(change.table).map_or("", |(name, _)| name);
-        missing(name, &change.key)
+    pub(crate) fn missing(&self, changes: &Changes, at: usize) -> Option<String> {
+        let (change, target) = (changes.get(at)?, changes.targets.get(at)?);
+        let (name, _) = self.tables.get(target.table)?;
+        Some(missing(name, &change.key))
     }
 
-    /// Puts the changes of a commit behind `changes`; none of one that is not ready.
-    pub(crate) fn prepare(&self, payload: &[u8], changes: &mut Vec<Change>) -> Prepared {
-        let before = changes.len();
-        let prepared = self.read(payload, changes);
+    /// Puts the changes of the commit whose payload stands there in `bytes` behind `changes`; none of one that is not ready.
+    pub(crate) fn prepare(&self, bytes: &[u8], payload: Range<usize>, changes: &mut Changes) -> Prepared {
+        let (before, start) = (changes.len(), payload.start);
+        let prepared = self.read(bytes.get(payload).unwrap_or_default(), start, changes);
         if !matches!(prepared, Prepared::Ready(_)) {
             changes.truncate(before);
         }
         prepared
     }
 
-    fn read(&self, payload: &[u8], changes: &mut Vec<Change>) -> Prepared {
+    fn read(&self, payload: &[u8], start: usize, changes: &mut Changes) -> Prepared {
         let Ok(mut reader) = CommitReader::new(payload) else { return Prepared::Not };
-        let (before, mut is_ready) = (changes.len(), true);
+        let (mut made, mut is_ready) = (Applied::default(), true);
         loop {
             let at = reader.pos();
             let (name, event) = match reader.next() {
                 Ok(Some(next)) => next,
-                Ok(None) if is_ready => return Prepared::Ready(changes.len().saturating_sub(before)),
+                Ok(None) if is_ready => return Prepared::Ready(made),
                 Ok(None) | Err(_) => return Prepared::Not,
             };
             if matches!(event, Event::Create { .. } | Event::Drop) {
                 return Prepared::Tables;
             }
-            match self.change(name, event, at, reader.pos()) {
-                Some(change) => changes.push(change),
+            match self.change(name, event, at, start.saturating_add(reader.pos())) {
+                Some((target, change)) => {
+                    let kind = if change.put.is_some() { &mut made.puts } else { &mut made.deletes };
+                    *kind = kind.saturating_add(1);
+                    changes.push(target, change);
+                }
                 None => is_ready = false,
             }
         }
     }
 
-    /// `None` for one that is not prepared.
-    fn change(&self, name: &str, event: Event<'_>, at: usize, end: usize) -> Option<Change> {
+    /// `None` for one that is not prepared. It begins at `at` in its payload, and ends at `end` among all bytes.
+    fn change(&self, name: &str, event: Event<'_>, at: usize, end: usize) -> Option<(Target, Change)> {
         let table = self.tables.binary_search_by(|(other, _)| (**other).cmp(name)).ok()?;
         let (_, state) = self.tables.get(table)?;
-        match event {
+        let change = match event {
             Event::Put { key_field, names, values } => {
                 let number = state.shapes.find(names)?;
                 let key = state.admit(names, values, Some(key_field)).ok()?;
                 let summary = state.shapes.summary_of(&Parts { number: Some(number), names, values });
                 let values = end.saturating_sub(values.len())..end;
-                Some(Change { table, key, at, put: Some((number, values, summary)) })
+                Change { key, at, put: Some((number, values, summary)) }
             }
-            Event::Delete { key } => Some(Change { table, key, at, put: None }),
-            Event::Create { .. } | Event::Drop => None,
-        }
+            Event::Delete { key } => Change { key, at, put: None },
+            Event::Create { .. } | Event::Drop => return None,
+        };
+        Some((Target { table, rank: change.key.rank() }, change))
     }
 }
 
@@ -117,7 +155,7 @@ mod tests {
     use crate::history::{Seq, Timestamp};
     use crate::mutation::CommitWriter;
     use crate::row::encode_record;
-    use crate::state::{Applied, Identity, Mismatch, Net};
+    use crate::state::{Batch, Identity, Mismatch};
     use crate::{Record, record};
 
     fn payload(body: impl FnOnce(&mut CommitWriter, &mut Vec<u8>)) -> Vec<u8> {
@@ -161,28 +199,26 @@ mod tests {
         let (mut plain, mut prepared) = (state(), state());
         let wrong = |m: Mismatch| (m.at, m.expected);
         let outcome = plain.apply(Seq::new(2), payload).map_err(wrong);
-        let (preparer, mut changes) = (prepared.preparer(), Vec::new());
-        if let Prepared::Ready(count) = preparer.prepare(payload, &mut changes) {
-            assert_eq!(count, changes.len());
+        let (preparer, mut changes) = (prepared.preparer(), Changes::default());
+        if let Prepared::Ready(made) = preparer.prepare(payload, 0..payload.len(), &mut changes) {
+            assert_eq!(made.puts + made.deletes, changes.len() as u64);
             prepared.pass(Seq::new(2), payload).unwrap();
-            let net: Vec<_> = changes.iter().map(|change| Net { change, payload, delta: 0 }).collect();
-            let (totals, wrong) = prepared.apply_net(&preparer, &net, 1);
+            let batch = Batch { changes: &changes, bytes: payload, delta: 0 };
+            let (totals, wrong) = prepared.apply_net(&preparer, &[batch], 1);
             match wrong {
                 None => {
                     prepared.count_net(&preparer, &totals, 0);
-                    let puts = changes.iter().filter(|change| change.is_put()).count() as u64;
-                    let applied = Applied { puts, deletes: count as u64 - puts };
-                    assert_eq!(outcome, Ok(applied));
+                    assert_eq!(outcome, Ok(made));
                     assert_eq!((prepared.digest(), prepared.row_bytes()), (plain.digest(), plain.row_bytes()));
                     assert_eq!((prepared.seq, prepared.time), (plain.seq, plain.time));
                 }
                 Some(first) => {
-                    let change = &changes[first];
-                    assert_eq!(outcome, Err((change.at, preparer.missing(change))));
+                    let at = changes.get(first.at).unwrap().at;
+                    assert_eq!(outcome, Err((at, preparer.missing(&changes, first.at).unwrap())));
                 }
             }
         } else {
-            assert!(changes.is_empty(), "nothing of a commit that is not ready is left");
+            assert!(changes.len() == 0, "nothing of a commit that is not ready is left");
         }
         (outcome, plain)
     }
@@ -221,10 +257,13 @@ mod tests {
     #[test]
     fn what_needs_more_than_definitions_and_shapes_is_not_prepared() {
         let preparer = state().preparer();
-        let prepare = |payload: &[u8]| preparer.prepare(payload, &mut Vec::new());
+        let prepare = |payload: &[u8]| preparer.prepare(payload, 0..payload.len(), &mut Changes::default());
         let known = row(&record! { "id": 1, "n": 2 });
         let new = row(&record! { "id": 1, "new": 2 });
-        assert!(matches!(prepare(&payload(|w, out| w.put(out, "a", 0, &known))), Prepared::Ready(1)));
+        assert!(matches!(
+            prepare(&payload(|w, out| w.put(out, "a", 0, &known))),
+            Prepared::Ready(Applied { puts: 1, deletes: 0 })
+        ));
         assert!(matches!(prepare(&payload(|w, out| w.put(out, "a", 0, &new))), Prepared::Not));
         assert!(matches!(prepare(&payload(|w, out| w.put(out, "a", 1, &known))), Prepared::Not));
         assert!(matches!(prepare(&payload(|w, out| w.put(out, "c", 0, &known))), Prepared::Not));

@@ -48,6 +48,24 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         self.unseen(key).map_or(Way::UNKNOWN, |(_, way)| way)
     }
 
+    /// Asks for the memory of the value under a key, to which an earlier walk went that way.
+    pub(crate) fn prefetch_value<Q: Ord + ?Sized>(&self, way: &Way, key: &Q)
+    where
+        K: Borrow<Q>,
+    {
+        let (mut node, mut level) = (&*self.root, 0_usize);
+        loop {
+            match &node.kind {
+                Kind::Inner(inner) => {
+                    let Some(child) = inner.children.get(inner.child_near(key, way.at(level))) else { return };
+                    node = child;
+                    level = level.saturating_add(1);
+                }
+                Kind::Leaf(leaf) => return leaf.values.prefetch(leaf.find(key)),
+            }
+        }
+    }
+
     /// The leaf that a key belongs to, whose memory is asked for and not looked at, and the way there.
     fn unseen<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&Node<K, V>, Way)>
     where

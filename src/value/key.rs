@@ -37,6 +37,19 @@ impl Key {
         }
     }
 
+    /// A number that is no smaller for a greater key, and most often larger: enough to go through many in about their order.
+    pub(crate) fn rank(&self) -> u64 {
+        const STRINGS: u64 = 1 << 63;
+        match self {
+            Key::Int(n) => n.cast_unsigned().wrapping_add(STRINGS) >> 1,
+            Key::Str(s) => {
+                let mut first = [0; 8];
+                first.iter_mut().zip(s.bytes()).for_each(|(to, byte)| *to = byte);
+                STRINGS | u64::from_be_bytes(first) >> 1
+            }
+        }
+    }
+
     /// Appends the key's bytes: a tag (0 integer, 1 string), then the integer or the string.
     pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
         match self {
@@ -145,5 +158,16 @@ mod tests {
     fn integers_come_before_strings_and_are_ordered_as_numbers() {
         let sorted = [Key::from(-5), Key::from(2), Key::from(10), Key::from(""), Key::from("10"), Key::from("2")];
         assert!(sorted.is_sorted());
+    }
+
+    #[test]
+    fn ranks_fall_nowhere_where_keys_rise() {
+        let integers = [i64::MIN, i64::MIN + 3, -7, -1, 0, 4, 1 << 40, i64::MAX].map(Key::Int);
+        let strings = ["", "\0", "\0\0\0\0\0\0\0\0\u{1}", "a", "ab", "abcdefgh", "abcdefghi", "b", "ä", "\u{10ffff}"];
+        let keys: Vec<Key> = integers.into_iter().chain(strings.map(Key::from)).collect();
+        assert!(keys.is_sorted());
+        let ranks: Vec<u64> = keys.iter().map(Key::rank).collect();
+        assert!(ranks.is_sorted(), "{ranks:x?}");
+        assert!(Key::Int(1).rank() < Key::Int(4).rank() && Key::from("abc").rank() < Key::from("abd").rank());
     }
 }

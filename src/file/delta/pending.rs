@@ -7,7 +7,7 @@ use super::Chunk;
 use crate::error::{Error, Result};
 use crate::file::check_digest;
 use crate::history::Digest;
-use crate::state::{Change, Net, Preparer, State, Totals};
+use crate::state::{Batch, Change, Number, Preparer, State, Target, Totals};
 
 /// Changes wait until they take so many bytes, those of the deltas themselves and what was made of them.
 const BYTES_MAX: usize = 16 << 20;
@@ -77,7 +77,7 @@ impl Pending {
 
     pub(super) fn push(&mut self, state: &mut State, chunk: Chunk) -> Result<(), Unsound> {
         // The payloads, and the keys in the changes, which may be text; the changes, and what it takes to give them out.
-        let each = size_of::<(Change, Net<'_>, usize, &Net<'_>)>();
+        let each = size_of::<(Change, Target, u64, Number)>();
         let changes = chunk.changes.len().saturating_mul(each);
         let payloads = chunk.payloads.len().saturating_mul(2);
         self.bytes = self.bytes.saturating_add(payloads).saturating_add(changes);
@@ -114,28 +114,20 @@ impl Pending {
 
     /// Makes the changes; what they make of the tables, and the first delete of what is not there.
     fn make(&self, state: &mut State, preparer: &Preparer, chunks: &[(usize, Chunk)]) -> (Totals, Option<Missing>) {
-        let mut changes = Vec::with_capacity(chunks.iter().map(|(_, chunk)| chunk.changes.len()).sum());
-        // Where the payload of each commit stands in its file, and how many changes come before its own.
-        let mut places = Vec::new();
-        for (delta, chunk) in chunks {
-            let mut left = chunk.changes.iter();
-            for commit in &chunk.commits {
-                places.push((changes.len(), commit.payload_at));
-                let payload = chunk.payloads.get(commit.payload.clone()).unwrap_or_default();
-                let delta = delta.saturating_sub(self.settled);
-                changes.extend(left.by_ref().take(commit.ready()).map(|change| Net { change, payload, delta }));
-            }
-        }
+        let batches = chunks.iter().map(|(delta, chunk)| {
+            let delta = delta.saturating_sub(self.settled);
+            Batch { changes: &chunk.changes, bytes: &chunk.payloads, delta }
+        });
+        let batches: Vec<_> = batches.collect();
         let deltas = self.deltas.len().saturating_sub(self.settled);
-        let (totals, wrong) = state.apply_net(preparer, &changes, deltas);
-        let missing = wrong.and_then(|wrong| {
-            let net = changes.get(wrong)?;
-            let before = places.partition_point(|(first, _)| *first <= wrong);
-            let (_, payload_at) = places.get(before.checked_sub(1)?)?;
+        let (totals, wrong) = state.apply_net(preparer, &batches, deltas);
+        let missing = wrong.and_then(|Number { batch, at }| {
+            let (delta, chunk) = chunks.get(batch)?;
+            let commit = chunk.commit_of(at)?;
             Some(Missing {
-                delta: net.delta.saturating_add(self.settled),
-                at: payload_at.saturating_add(net.change.at as u64),
-                expected: preparer.missing(net.change),
+                delta: *delta,
+                at: commit.payload_at.saturating_add(chunk.changes.get(at)?.at as u64),
+                expected: preparer.missing(&chunk.changes, at)?,
             })
         });
         (totals, missing)
