@@ -1,7 +1,7 @@
 //! Changes of many commits, made together: those of far keys on different threads.
 //!
-//! Nearly each of them waits for a leaf that is in no cache, so that what counts is how many wait at once. What each delta
-//! makes of the digest and of the next automatic key is counted all the same.
+//! Most leaves are in no cache, so that what counts is how few of them are gone to and how many are waited for at once. What
+//! each delta makes of the digest and of the next automatic key is counted all the same.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,13 +15,13 @@ use crate::rows::{Rows, Ways};
 use crate::tree::{WARM_MAX, Way};
 use crate::value::Key;
 
-/// Changes of one delta.
+/// Some changes of one delta.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch<'c> {
     pub(crate) changes: &'c Changes,
     /// What they were prepared of.
     pub(crate) bytes: &'c [u8],
-    /// Which of the deltas it is.
+    /// Which of the deltas it is part of.
     pub(crate) delta: usize,
 }
 
@@ -54,10 +54,10 @@ struct Total {
     next_key: u64,
 }
 
-/// Fewer changes, or changes of a table with fewer rows, are not worth a thread.
+/// Fewer changes are not worth a thread.
 const SHARE_MIN: usize = 1_024;
-/// So many groups before its own it is asked for what a change says.
-const AHEAD: usize = 3;
+/// Of the values that are to be put so many bytes are asked for; who reads more of them finds those coming.
+const ASKED_MAX: usize = 1 << 10;
 
 /// A table whose rows are away, in parts that lie behind one another.
 struct Parted<'c> {
@@ -91,23 +91,25 @@ impl State {
         batches: &[Batch<'_>],
         deltas: usize,
     ) -> (Totals, Option<Number>) {
-        let count = batches.iter().map(|batch| batch.changes.len()).fold(0, usize::saturating_add);
-        let threads = pipeline::cores().min(count / SHARE_MIN).max(1);
-        let mut tables: Vec<Option<Parted<'_>>> = preparer.tables.iter().map(|_| None).collect();
+        let mut counts = vec![0_usize; preparer.tables.len()];
+        for target in batches.iter().flat_map(|batch| batch.changes.targets()) {
+            if let Some(count) = counts.get_mut(target.table) {
+                *count = count.saturating_add(1);
+            }
+        }
+        let tables = counts.iter().zip(&preparer.tables).map(|(count, (name, _))| {
+            let table = self.tables.get_mut(&**name).filter(|_| *count > 0)?;
+            Some(table.part(batches, *count, deltas))
+        });
+        let mut tables: Vec<Option<Parted<'_>>> = tables.collect();
         for (batch, Batch { changes, .. }) in batches.iter().enumerate() {
             for (at, target) in changes.targets().iter().enumerate() {
-                let (Some(parted), Some((name, _))) = (tables.get_mut(target.table), preparer.tables.get(target.table))
-                else {
-                    continue;
-                };
-                if parted.is_none() {
-                    *parted = self.tables.get_mut(&**name).map(|table| table.part(batches, threads, deltas));
-                }
-                if let Some(parted) = parted {
+                if let Some(Some(parted)) = tables.get_mut(target.table) {
                     parted.give(target.rank, changes, Number { batch, at });
                 }
             }
         }
+        let threads = threads_for(counts.into_iter().fold(0, usize::saturating_add));
         let shares = Mutex::new(tables.iter_mut().flatten().flat_map(|parted| parted.shares.iter_mut()));
         pipeline::on_threads("dictdb-load", threads, || {
             let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -141,15 +143,23 @@ impl State {
     }
 }
 
+/// How many threads so many changes are worth.
+fn threads_for(changes: usize) -> usize {
+    pipeline::cores().min(changes / SHARE_MIN).max(1)
+}
+
 impl TableState {
-    /// Its rows for so many threads; it has none until they are [united](Self::unite).
-    fn part<'c>(&mut self, batches: &'c [Batch<'c>], threads: usize, deltas: usize) -> Parted<'c> {
+    /// Its rows for so many changes; it has none until they are [united](Self::unite).
+    fn part<'c>(&mut self, batches: &'c [Batch<'c>], count: usize, deltas: usize) -> Parted<'c> {
         let rows = std::mem::replace(&mut self.rows, Rows::new());
         let before = rows.len();
-        let (bounds, parts): (Vec<Key>, _) = rows.part(if before < SHARE_MIN { 1 } else { threads });
+        let (bounds, parts): (Vec<Key>, Vec<Rows>) = rows.part(threads_for(count));
+        // They are seldom all alike.
+        let mean = count.checked_div(parts.len()).unwrap_or(count);
+        let most = mean.saturating_add(mean / 8);
         let shares = parts.into_iter().map(|rows| {
-            let totals = vec![Total::NONE; deltas];
-            Share { rows, shapes: self.shapes.clone(), batches, changes: Vec::new(), totals, wrong: None }
+            let (changes, totals) = (Vec::with_capacity(most), vec![Total::NONE; deltas]);
+            Share { rows, shapes: self.shapes.clone(), batches, changes, totals, wrong: None }
         });
         let shares = shares.collect();
         Parted { bounds: bounds.into_iter().map(|bound| (bound.rank(), bound)).collect(), shares, before }
@@ -172,7 +182,7 @@ impl TableState {
 
 impl Parted<'_> {
     fn give(&mut self, rank: u64, changes: &Changes, number: Number) {
-        // The key itself is seldom asked.
+        // Integers that differ seldom have the same rank; text that begins alike has.
         let is_from = |(of, bound): &(u64, Key)| {
             *of < rank || (*of == rank && changes.get(number.at).is_some_and(|change| *bound <= change.key))
         };
@@ -184,8 +194,8 @@ impl Parted<'_> {
 }
 
 impl Share<'_> {
-    /// Makes the changes about in the order of their keys, so that whoever changes a leaf does all that is to be done to it;
-    /// those of one key in their own order.
+    /// Makes the changes in the order of their keys' ranks, so that a leaf is gone to once for all that is to be done to it;
+    /// those of one rank, and so of one key, in their own order.
     ///
     /// What they need is asked for some groups ahead, one step at a time, and comes while those before them are made: what
     /// the changes say, the leaves they go to and what is put there, the rows that are there.
@@ -201,24 +211,26 @@ impl Share<'_> {
             })
         };
         let (mut to_leaves, mut to_rows) = (Ways::new(), Ways::new());
-        for n in 0..changes.len().div_ceil(WARM_MAX).saturating_add(AHEAD) {
-            if let Some(n) = n.checked_sub(AHEAD) {
-                for ((number, batch, change), way) in group(n).zip(&to_rows) {
+        for step in 0..changes.len().div_ceil(WARM_MAX).saturating_add(3) {
+            if let Some(n) = step.checked_sub(3) {
+                // No change depends on whether there is a way.
+                let ways = to_rows.iter().chain(std::iter::repeat(&Way::UNKNOWN));
+                for ((number, batch, change), way) in group(n).zip(ways) {
                     self.change(number, batch, change, way);
                 }
             }
-            if let Some(n) = n.checked_sub(2) {
+            if let Some(n) = step.checked_sub(2) {
                 group(n).zip(&to_leaves).for_each(|((.., change), way)| self.rows.prefetch_row(way, &change.key));
                 to_rows = std::mem::take(&mut to_leaves);
             }
-            if let Some(n) = n.checked_sub(1) {
+            if let Some(n) = step.checked_sub(1) {
                 to_leaves.extend(group(n).map(|(_, batch, change)| {
                     let values = batch.values(change);
-                    memory::prefetch(values, values.len());
+                    memory::prefetch(values, values.len().min(ASKED_MAX));
                     self.rows.prefetch(&change.key)
                 }));
             }
-            group(n).for_each(|(.., change)| memory::prefetch(std::slice::from_ref(change), 1));
+            group(step).for_each(|(.., change)| change.prefetch());
         }
     }
 
@@ -325,26 +337,33 @@ mod tests {
             state.apply(Seq::new(1), &first).unwrap();
             let (preparer, mut plain) = (state.preparer(), state.clone());
             let (mut prepared, mut points) = (Vec::new(), Vec::new());
-            for n in 0..600_u64 {
-                let payload = commit(|writer, out| {
-                    for at in 0..rng.i64(1..20) {
-                        let table = tables[usize::from(rng.u8(0..10) == 0)];
-                        let key = key(&mut rng, with_text);
-                        let held = plain.table(table).unwrap().contains_key(&key);
-                        if at == 0 && held && rng.bool() {
-                            writer.delete(out, table, &key);
-                        } else {
-                            put(writer, out, table, &record! { "id": key.to_value(), "n": n as i64 * 100 + at });
-                        }
+            let mut seq = state.seq;
+            for delta in 0..6 {
+                for _ in 0..10 {
+                    let (mut bytes, mut changes) = (Vec::new(), Changes::default());
+                    for n in 0..10 {
+                        let payload = commit(|writer, out| {
+                            for at in 0..rng.i64(1..20) {
+                                let table = tables[usize::from(rng.u8(0..10) == 0)];
+                                let key = key(&mut rng, with_text);
+                                let held = plain.table(table).unwrap().contains_key(&key);
+                                if at == 0 && held && rng.bool() {
+                                    writer.delete(out, table, &key);
+                                } else {
+                                    put(writer, out, table, &record! { "id": key.to_value(), "n": n * 100 + at });
+                                }
+                            }
+                        });
+                        seq = seq.next().unwrap();
+                        plain.apply(seq, &payload).unwrap();
+                        let start = bytes.len();
+                        bytes.extend_from_slice(&payload);
+                        let made = preparer.prepare(&bytes, start..bytes.len(), &mut changes);
+                        assert!(matches!(made, Prepared::Ready(_)));
                     }
-                });
-                plain.apply(Seq::new(n + 2), &payload).unwrap();
-                let mut changes = Changes::default();
-                assert!(matches!(preparer.prepare(&payload, 0..payload.len(), &mut changes), Prepared::Ready(_)));
-                prepared.push((payload, changes, n as usize / 100));
-                if n % 100 == 99 {
-                    points.push((plain.digest(), plain.row_bytes()));
+                    prepared.push((bytes, changes, delta));
                 }
+                points.push((plain.digest(), plain.row_bytes()));
             }
             let batches = prepared.iter().map(|(bytes, changes, delta)| Batch { changes, bytes, delta: *delta });
             let batches: Vec<_> = batches.collect();
@@ -364,5 +383,34 @@ mod tests {
                 assert_eq!(records(&state), records(&plain));
             }
         }
+    }
+
+    #[test]
+    fn of_several_deletes_of_what_is_not_there_the_first_by_the_order_of_the_commits_is_told() {
+        let mut state = State::empty(Identity::fresh());
+        let rows = |writer: &mut CommitWriter, out: &mut Vec<u8>| {
+            (0..3_000).for_each(|id| put(writer, out, "t", &record! { "id": id, "n": 1 }));
+        };
+        let first = commit(|writer, out| {
+            writer.create(out, "t", &TableDefinition::new("id"));
+            rows(writer, out);
+        });
+        state.apply(Seq::new(1), &first).unwrap();
+        let preparer = state.preparer();
+        // The first one is of the greatest key, so that it is among the last that are made.
+        let prepared = [9_000, 5_000, -1].map(|gone| {
+            let payload = commit(|writer, out| {
+                rows(writer, out);
+                writer.delete(out, "t", &Key::Int(gone));
+            });
+            let mut changes = Changes::default();
+            assert!(matches!(preparer.prepare(&payload, 0..payload.len(), &mut changes), Prepared::Ready(_)));
+            (payload, changes)
+        });
+        let batches = prepared.iter().enumerate();
+        let batches: Vec<_> = batches.map(|(delta, (bytes, changes))| Batch { changes, bytes, delta }).collect();
+        let (_, wrong) = state.apply_net(&preparer, &batches, batches.len());
+        assert_eq!(wrong, Some(Number { batch: 0, at: 3_000 }));
+        assert_eq!(preparer.missing(&prepared[0].1, 3_000).unwrap(), "a record 9000 of table \"t\" to delete");
     }
 }

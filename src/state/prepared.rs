@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Applied, State, TableState, missing};
+use crate::memory;
 use crate::mutation::{CommitReader, Event};
 use crate::row::{Parts, Summary};
 use crate::value::Key;
@@ -32,7 +33,10 @@ pub(crate) enum Prepared {
 
 /// A put or a delete.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Change {
+    /// Where it begins: enough to ask for its memory.
+    begin: [u64; 0],
     pub(super) key: Key,
     /// Where it stands in the payload.
     pub(crate) at: usize,
@@ -40,7 +44,14 @@ pub(crate) struct Change {
     pub(super) put: Option<(usize, Range<usize>, Summary)>,
 }
 
-/// What a change is given out by, apart from it: whoever gives out many looks at nothing else.
+impl Change {
+    /// Asks for its memory.
+    pub(super) fn prefetch(&self) {
+        memory::prefetch(&self.begin, size_of::<Change>().div_ceil(size_of::<u64>()));
+    }
+}
+
+/// What a change is given out by, apart from it: whoever gives out many looks at little else.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     /// Which of the tables.
@@ -132,9 +143,9 @@ impl Preparer {
                 let key = state.admit(names, values, Some(key_field)).ok()?;
                 let summary = state.shapes.summary_of(&Parts { number: Some(number), names, values });
                 let values = end.saturating_sub(values.len())..end;
-                Change { key, at, put: Some((number, values, summary)) }
+                Change { begin: [], key, at, put: Some((number, values, summary)) }
             }
-            Event::Delete { key } => Change { key, at, put: None },
+            Event::Delete { key } => Change { begin: [], key, at, put: None },
             Event::Create { .. } | Event::Drop => return None,
         };
         Some((Target { table, rank: change.key.rank() }, change))

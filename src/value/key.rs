@@ -37,7 +37,8 @@ impl Key {
         }
     }
 
-    /// A number that is no smaller for a greater key, and most often larger: enough to go through many in about their order.
+    /// A number that is no smaller for a greater key: enough to go through many in about their order. Text that has the first
+    /// eight bytes in common has the same one.
     pub(crate) fn rank(&self) -> u64 {
         const STRINGS: u64 = 1 << 63;
         match self {
