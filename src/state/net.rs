@@ -289,25 +289,12 @@ impl Total {
 mod tests {
     use super::*;
     use crate::definition::TableDefinition;
-    use crate::history::{Seq, Timestamp};
+    use crate::history::Seq;
     use crate::mutation::CommitWriter;
-    use crate::row::{decode_record, encode_record};
+    use crate::record;
+    use crate::row::decode_record;
+    use crate::state::prepared::tests::{payload as commit, row};
     use crate::state::{Identity, Prepared};
-    use crate::{Record, record};
-
-    fn commit(body: impl FnOnce(&mut CommitWriter, &mut Vec<u8>)) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut writer = CommitWriter::begin(&mut out);
-        body(&mut writer, &mut out);
-        CommitWriter::set_time(&mut out, Timestamp::from_micros(7));
-        out
-    }
-
-    fn put(writer: &mut CommitWriter, out: &mut Vec<u8>, table: &str, record: &Record) {
-        let mut row = Vec::new();
-        encode_record(record, &mut row).unwrap();
-        writer.put(out, table, 0, &row);
-    }
 
     /// Integers, or also text most of which begins alike, so that ranks are the same where keys are not.
     fn key(rng: &mut fastrand::Rng, with_text: bool) -> Key {
@@ -329,10 +316,10 @@ mod tests {
                 for _ in 0..3_000 {
                     let key = key(&mut rng, with_text);
                     if seen.insert(key.clone()) {
-                        put(writer, out, "large", &record! { "id": key.to_value(), "n": -1 });
+                        writer.put(out, "large", 0, &row(&record! { "id": key.to_value(), "n": -1 }));
                     }
                 }
-                put(writer, out, "small", &record! { "id": 0, "n": -1 });
+                writer.put(out, "small", 0, &row(&record! { "id": 0, "n": -1 }));
             });
             state.apply(Seq::new(1), &first).unwrap();
             let (preparer, mut plain) = (state.preparer(), state.clone());
@@ -350,7 +337,12 @@ mod tests {
                                 if at == 0 && held && rng.bool() {
                                     writer.delete(out, table, &key);
                                 } else {
-                                    put(writer, out, table, &record! { "id": key.to_value(), "n": n * 100 + at });
+                                    writer.put(
+                                        out,
+                                        table,
+                                        0,
+                                        &row(&record! { "id": key.to_value(), "n": n * 100 + at }),
+                                    );
                                 }
                             }
                         });
@@ -389,7 +381,7 @@ mod tests {
     fn of_several_deletes_of_what_is_not_there_the_first_by_the_order_of_the_commits_is_told() {
         let mut state = State::empty(Identity::fresh());
         let rows = |writer: &mut CommitWriter, out: &mut Vec<u8>| {
-            (0..3_000).for_each(|id| put(writer, out, "t", &record! { "id": id, "n": 1 }));
+            (0..3_000).for_each(|id| writer.put(out, "t", 0, &row(&record! { "id": id, "n": 1 })));
         };
         let first = commit(|writer, out| {
             writer.create(out, "t", &TableDefinition::new("id"));

@@ -160,7 +160,7 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::definition::TableDefinition;
     use crate::history::{Seq, Timestamp};
@@ -169,7 +169,7 @@ mod tests {
     use crate::state::{Batch, Identity, Mismatch};
     use crate::{Record, record};
 
-    fn payload(body: impl FnOnce(&mut CommitWriter, &mut Vec<u8>)) -> Vec<u8> {
+    pub(in crate::state) fn payload(body: impl FnOnce(&mut CommitWriter, &mut Vec<u8>)) -> Vec<u8> {
         let mut out = Vec::new();
         let mut writer = CommitWriter::begin(&mut out);
         body(&mut writer, &mut out);
@@ -177,7 +177,7 @@ mod tests {
         out
     }
 
-    fn row(record: &Record) -> Vec<u8> {
+    pub(in crate::state) fn row(record: &Record) -> Vec<u8> {
         let mut row = Vec::new();
         encode_record(record, &mut row).unwrap();
         row
