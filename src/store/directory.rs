@@ -91,6 +91,11 @@ impl Segment {
         Ok(Segment { stamp, base, header: reader.header, path })
     }
 
+    /// Where it begins, as a point of its own history.
+    fn origin(&self) -> Point {
+        Point { lineage: self.header.lineage, ..self.base }
+    }
+
     /// Whether the log goes on from `self` to `next`, as far as headers can say.
     fn joins(&self, next: &Segment) -> bool {
         let base = next.base;
@@ -124,6 +129,8 @@ impl Segment {
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     pub(crate) segments: Vec<Segment>,
+    /// Those passed over: their histories ended where they began, at the base of one of `segments`.
+    dead: Vec<Segment>,
     /// Why the segment before the first of them is not one of them, where it is damaged.
     pub(crate) broken_by: Option<Error>,
 }
@@ -134,7 +141,7 @@ impl Line {
         for stamp in found.of_kind(StoreFile::Log).rev() {
             match Segment::open(storage, dir, stamp) {
                 Ok(segment) => match line.segments.last() {
-                    Some(next) if segment.is_dead_beside(next) => {}
+                    Some(next) if segment.is_dead_beside(next) => line.dead.push(segment),
                     Some(next) if !segment.joins(next) => break,
                     _ => line.segments.push(segment),
                 },
@@ -161,7 +168,10 @@ impl Line {
 
     /// The segment that holds what comes after `point`, or begins there.
     pub(crate) fn position(&self, point: Point) -> Option<usize> {
-        if let Some(at) = self.segments.iter().rposition(|segment| segment.base == point) {
+        // The origin of a history that was passed over is the point that it began at.
+        let is_origin = |dead: &&Segment| dead.origin() == point;
+        let begun_at = self.dead.iter().find(is_origin).map_or(point, |dead| dead.base);
+        if let Some(at) = self.segments.iter().rposition(|segment| segment.base == begun_at) {
             return Some(at);
         }
         let at = self
