@@ -18,6 +18,8 @@ const DIRECT_BYTES: usize = 64 << 10;
 /// but not less than that.
 const WAY_BYTES: u64 = 2 << 20;
 const WAY_BYTES_MIN: u64 = 512 << 10;
+/// A device has a cache of its own, which a sync empties: that, too, is begun each so many bytes.
+const SYNC_BYTES: u64 = 8 << 20;
 pub(crate) const PAGE_BYTES: u64 = 4_096;
 
 /// A file that is being written, with the checksum of what went into it so far.
@@ -30,6 +32,8 @@ pub(crate) struct Sink {
     /// Bytes written, and how many of them are on their way to the disk.
     written: u64,
     on_their_way: u64,
+    /// Those that a sync was begun for.
+    begun: u64,
 }
 
 /// What the seal of a file says of all the bytes before it.
@@ -43,7 +47,7 @@ enum Checksum {
 impl Sink {
     fn new(file: Box<dyn WriteFile>, path: PathBuf) -> Sink {
         let checksum = Checksum::Content(Box::default());
-        Sink { file, path, buffer: Vec::new(), checksum, written: 0, on_their_way: 0 }
+        Sink { file, path, buffer: Vec::new(), checksum, written: 0, on_their_way: 0, begun: 0 }
     }
 
     /// Says before the first byte that the seal will be one of JSON's.
@@ -109,6 +113,10 @@ impl Sink {
             let whole = self.written & !(PAGE_BYTES - 1);
             self.file.will_sync(self.on_their_way..whole);
             self.on_their_way = whole;
+            if whole.saturating_sub(self.begun) >= SYNC_BYTES {
+                self.file.begin_sync();
+                self.begun = whole;
+            }
         }
         Ok(())
     }
@@ -290,6 +298,8 @@ mod tests {
         written: u64,
         /// What it was told it will be asked to sync, and how often.
         told: std::sync::Arc<std::sync::Mutex<(u64, usize)>>,
+        /// How often a sync was begun.
+        begun: std::sync::Arc<std::sync::atomic::AtomicUsize>,
     }
 
     impl io::Write for Fake {
@@ -320,6 +330,11 @@ mod tests {
             *told = (bytes.end, told.1 + 1);
         }
 
+        fn begin_sync(&mut self) {
+            self.begun.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            assert!(self.written - self.told.lock().unwrap().0 < PAGE_BYTES, "what is synced is on its way");
+        }
+
         fn sync(&mut self) -> io::Result<()> {
             Ok(())
         }
@@ -336,6 +351,50 @@ mod tests {
         let (bytes, times) = *told.lock().unwrap();
         assert!(sink.written() - bytes < 2 * WAY_BYTES && bytes % PAGE_BYTES == 0, "{bytes} of {}", sink.written());
         assert!((8..20).contains(&times), "{times}");
+    }
+
+    #[test]
+    fn syncs_of_a_large_file_are_begun_while_it_grows_and_none_of_a_small_one() {
+        for (pieces, syncs) in [(80, 0), (110, 1), (250, 2), (1_000, 11)] {
+            let begun = std::sync::Arc::default();
+            let file = Fake { room: u64::MAX, begun: std::sync::Arc::clone(&begun), ..Fake::default() };
+            let mut sink = Sink::new(Box::new(file), "f".into());
+            (0..pieces).for_each(|_| sink.put(&[1; 100_000]).unwrap());
+            sink.sync().unwrap();
+            assert_eq!(begun.load(std::sync::atomic::Ordering::Relaxed), syncs, "{} bytes", sink.written());
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    #[test]
+    fn a_file_whose_sync_failed_while_it_grew_is_not_published() {
+        use crate::storage::sim::{Dirty, Fault, Repeat, SimStorage};
+
+        let write = |storage: &SimStorage| {
+            publish(storage, Path::new("f"), Existing::Refuse, |sink| {
+                (0..110).try_for_each(|_| sink.put(&[1; 100_000])) // one sync is begun, and more comes behind it
+            })
+        };
+        let sound = SimStorage::new();
+        write(&sound).unwrap();
+        let all = sound.op_count();
+        let mut failed = 0;
+        for op in 1..=all {
+            for dirty in [Dirty::Kept, Dirty::Dropped] {
+                let storage = SimStorage::new();
+                storage.fail_at(op, Fault::SyncFails { dirty }, Repeat::Once);
+                let outcome = write(&storage);
+                if storage.fault_hits() == 0 {
+                    outcome.unwrap();
+                    continue;
+                }
+                failed += 1;
+                assert!(matches!(outcome, Err(Error::Io { .. })), "{outcome:?}");
+                assert!(storage.list(Path::new("")).unwrap().is_empty(), "operation {op}");
+                assert_eq!(storage.violations(), [""; 0]);
+            }
+        }
+        assert_eq!(failed, 2 * 3, "the sync that is begun, the one in the end, that of the directory");
     }
 
     #[test]

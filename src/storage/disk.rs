@@ -8,9 +8,11 @@ use std::num::NonZero;
 #[cfg(target_os = "linux")]
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use tempfile::TempPath;
 
+use super::syncer::Syncer;
 use super::{DirEntry, DirLock, LOCK_FILE, LockError, ReadFile, Storage, WriteFile};
 
 /// The files of the operating system.
@@ -69,7 +71,7 @@ impl Storage for DiskStorage {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(File::create_new(path)?))
+        Ok(Box::new(Writer { file: Arc::new(File::create_new(path)?), syncer: None }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -201,24 +203,49 @@ impl ReadFile for File {
     }
 }
 
-impl WriteFile for File {
+/// A file being written.
+struct Writer {
+    file: Arc<File>,
+    /// Since it was last synced something began to do that.
+    syncer: Option<Syncer>,
+}
+
+impl Writer {
+    /// After a sync: what those before it came to.
+    fn end_syncer(&mut self) -> io::Result<()> {
+        self.syncer.take().map_or(Ok(()), Syncer::end)
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.file).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl WriteFile for Writer {
     #[cfg(unix)]
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        std::os::unix::fs::FileExt::write_at(self, bytes, offset)
+        std::os::unix::fs::FileExt::write_at(&*self.file, bytes, offset)
     }
 
     #[cfg(not(unix))]
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        use std::io::{Seek, SeekFrom};
-        let here = self.stream_position()?;
-        self.seek(SeekFrom::Start(offset))?;
-        let written = self.write(bytes);
-        self.seek(SeekFrom::Start(here))?;
+        use std::io::SeekFrom;
+        let mut file = &*self.file;
+        let here = file.stream_position()?;
+        file.seek(SeekFrom::Start(offset))?;
+        let written = file.write(bytes);
+        file.seek(SeekFrom::Start(here))?;
         written
     }
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
-        File::set_len(self, len)
+        self.file.set_len(len)
     }
 
     /// Linux begins to write out pages that it is told nobody will need, and keeps those that are not written yet.
@@ -227,16 +254,26 @@ impl WriteFile for File {
         let len = NonZero::new(bytes.end.saturating_sub(bytes.start));
         if len.is_some() {
             // A hint: where it is not understood nothing is lost.
-            let _ = rustix::fs::fadvise(&*self, bytes.start, len, rustix::fs::Advice::DontNeed);
+            let _ = rustix::fs::fadvise(&*self.file, bytes.start, len, rustix::fs::Advice::DontNeed);
+        }
+    }
+
+    fn begin_sync(&mut self) {
+        match &self.syncer {
+            Some(syncer) => syncer.again(),
+            // Without a thread it is left to the sync.
+            None => self.syncer = Syncer::start(Arc::clone(&self.file)).ok(),
         }
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_all()
+        let synced = self.file.sync_all();
+        self.end_syncer().and(synced)
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
-        File::sync_data(self)
+        let synced = self.file.sync_data();
+        self.end_syncer().and(synced)
     }
 }
 
@@ -342,6 +379,22 @@ mod tests {
         }
         assert!(!at("gone").exists());
         assert!(at("file").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_sync_that_was_begun_has_met_is_told_by_the_next_one_and_once() {
+        // A pipe cannot be synced.
+        let (_reader, pipe) = io::pipe().unwrap();
+        let pipe = Arc::new(File::from(std::os::fd::OwnedFd::from(pipe)));
+        for sync in [WriteFile::sync, WriteFile::sync_data] {
+            let file = Arc::new(tempfile::tempfile().unwrap());
+            let syncer = Syncer::start(Arc::clone(&pipe)).unwrap();
+            let mut writer = Writer { file, syncer: Some(syncer) };
+            writer.begin_sync();
+            sync(&mut writer).unwrap_err();
+            sync(&mut writer).unwrap();
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -10,6 +10,7 @@ mod memory;
 mod promises;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod syncer;
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -212,6 +213,12 @@ pub trait WriteFile: Write + Send {
     /// makes that sync shorter. Promises nothing, and need not wait. Does nothing unless overridden; a file that wraps
     /// another should pass it on.
     fn will_sync(&mut self, _bytes: Range<u64>) {}
+
+    /// Begins to make durable what was written so far, while the caller writes more, so that the next
+    /// [`sync`](Self::sync) finds less to do. Promises nothing, and does not wait. What fails is told by the next sync, whatever
+    /// else that one finds: systems tell a failure once. Does nothing unless overridden; a file that wraps another should pass
+    /// it on.
+    fn begin_sync(&mut self) {}
 
     /// As [`sync`](Self::sync), but what is not needed to read the bytes back, such as times, may be left out.
     fn sync_data(&mut self) -> io::Result<()> {

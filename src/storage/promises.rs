@@ -60,6 +60,7 @@ promises! {
     dots_in_a_path_lead_nowhere_else
     writes_at_an_offset_overwrite_extend_and_leave_zeros_between
     a_length_that_is_set_cuts_or_fills_with_zeros
+    syncs_that_are_begun_change_nothing_of_what_is_written
     a_directory_has_one_lock_and_it_comes_free_when_dropped
 }
 
@@ -346,4 +347,25 @@ fn a_directory_has_one_lock_and_it_comes_free_when_dropped(storage: &impl Storag
         Err(LockError::Io(error)) => assert_eq!(error.kind(), ErrorKind::NotFound),
         other => panic!("{other:?}"),
     }
+}
+
+fn syncs_that_are_begun_change_nothing_of_what_is_written(storage: &impl Storage, dir: &Path) {
+    let (synced, dropped) = (dir.join("a"), dir.join("b"));
+    let bytes: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    for path in [&synced, &dropped] {
+        let mut file = storage.create(path).unwrap();
+        file.begin_sync();
+        for piece in bytes.chunks(50_000) {
+            file.write_all(piece).unwrap();
+            file.begin_sync();
+        }
+        if path == &synced {
+            file.sync().unwrap();
+            file.begin_sync();
+            file.write_all(b"more").unwrap();
+            file.sync_data().unwrap();
+        }
+    }
+    assert!(get(storage, &synced) == [&bytes[..], b"more"].concat());
+    assert!(get(storage, &dropped) == bytes, "a file that is dropped meanwhile");
 }

@@ -27,6 +27,7 @@ pub(super) enum Act {
     Len(Name),
     Write { name: Name, offset: u64, len: usize },
     SetLen(Name, u64),
+    BeginSync(Name),
     Sync(Name),
     Put(Name),
 }
@@ -37,7 +38,7 @@ impl Act {
             Act::Read(..) => Class::Read,
             Act::Write { .. } => Class::Write,
             Act::Create(_) | Act::CreateDirAll(_) | Act::SetLen(..) => Class::Grow,
-            Act::Sync(_) | Act::SyncDir(_) => Class::Sync,
+            Act::BeginSync(_) | Act::Sync(_) | Act::SyncDir(_) => Class::Sync,
             _ => Class::Other,
         }
     }
@@ -63,6 +64,7 @@ impl fmt::Display for Act {
             Act::Len(name) => write!(f, "len {}", name.display()),
             Act::Write { name, offset, len } => write!(f, "write {} at {offset} ({len} bytes)", name.display()),
             Act::SetLen(name, len) => write!(f, "set_len {} {len}", name.display()),
+            Act::BeginSync(name) => write!(f, "begin_sync {}", name.display()),
             Act::Sync(name) => write!(f, "sync {}", name.display()),
             Act::Put(name) => write!(f, "put {}", name.display()),
         }
@@ -170,6 +172,17 @@ impl Disk {
             Some(Fault::SyncLies) => (Ok(()), Effect::Pretend(inode)),
             _ if disk.now.inodes.get(inode).is_none_or(|inode| inode.pending.is_empty()) => (Ok(()), Effect::Nothing),
             _ => (Ok(()), Effect::Settle(inode)),
+        })
+    }
+
+    /// A sync that nobody waits for: what an image holds of the file is open, as before. The error is for a later one.
+    pub(super) fn begin_sync(&mut self, name: Name, inode: InodeId) -> io::Result<()> {
+        self.operate(Act::BeginSync(name), |_, _, fault| match fault {
+            Some(Fault::SyncFails { dirty: Dirty::Kept }) => (Err(injected(ErrorKind::Other)), Effect::Nothing),
+            Some(Fault::SyncFails { dirty: Dirty::Dropped }) => {
+                (Err(injected(ErrorKind::Other)), Effect::Forget(inode))
+            }
+            _ => (Ok(()), Effect::Nothing),
         })
     }
 

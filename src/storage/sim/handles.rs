@@ -67,6 +67,8 @@ pub(super) struct Writer {
     pub(super) position: u64,
     /// An operation on this handle failed: nothing is known about the file any more.
     pub(super) has_failed: bool,
+    /// What a sync that was begun has met, for the next one to tell.
+    pub(super) untold: Option<io::Error>,
 }
 
 impl Writer {
@@ -112,9 +114,20 @@ impl WriteFile for Writer {
         self.operate("set_len", |disk, name| disk.set_len(inode, name, len))
     }
 
+    fn begin_sync(&mut self) {
+        let mut disk = self.storage.disk();
+        let name = name(&disk, self.inode);
+        if let Err(error) = disk.begin_sync(name, self.inode) {
+            self.untold.get_or_insert(error);
+        }
+    }
+
     fn sync(&mut self) -> io::Result<()> {
-        let inode = self.inode;
-        self.operate("sync", |disk, name| disk.sync(name, inode))
+        let (inode, untold) = (self.inode, self.untold.take());
+        self.operate("sync", |disk, name| {
+            let synced = disk.sync(name, inode);
+            untold.map_or(Ok(()), Err).and(synced)
+        })
     }
 }
 

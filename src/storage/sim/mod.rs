@@ -272,7 +272,7 @@ impl Storage for SimStorage {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         let inode = self.disk().create(normal(path))?;
-        Ok(Box::new(Writer { storage: self.clone(), inode, position: 0, has_failed: false }))
+        Ok(Box::new(Writer { storage: self.clone(), inode, position: 0, has_failed: false, untold: None }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
