@@ -31,7 +31,8 @@ pub(crate) fn bars(measured: &Measured) -> Res<String> {
         });
         y += 26.0;
         let direction = if metric.better == Better::More { "more is better" } else { "less is better" };
-        let title = escaped(&format!("{}, {} ({direction})", titled(metric.title, measured), titled(metric.unit, measured)));
+        let title =
+            escaped(&format!("{}, {} ({direction})", titled(metric.title, measured), titled(metric.unit, measured)));
         let _ = writeln!(body, r#"<text x="10" y="{y}" class="h">{title}</text>"#);
         y += 8.0;
         for (entry, spread) in bars {

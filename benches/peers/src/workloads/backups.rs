@@ -22,6 +22,11 @@ pub(crate) static W6: Workload = Workload {
         less("quiet_against_raw", "without a writer: takes, against a write and fsync of as many bytes", "times"),
         less("longest", "longest pause of the writer", "ms"),
         less("longest_running", "the same, waits for a core not counted", "ms"),
+        less(
+            "longest_clock",
+            "longest pause of the machine itself: of a thread that only reads the clock, no waits for a core",
+            "ms",
+        ),
         less("longest_without", "longest pause without a backup", "ms"),
         less("p999", "99.9 % of its commits within", "us"),
         less("p999_without", "99.9 % of its commits without a backup within", "us"),
@@ -47,6 +52,7 @@ fn turn(job: &Job, _: &Entry, engine: &dyn Engine, at: u64) -> Res<Outcome> {
     let raw_before = raw_write(&job.dir, bytes)?;
     let ((seconds, bytes), mut with) = writing(job, engine, || backup("writing"))?;
     let raw_after = raw_write(&job.dir, bytes)?;
+    let longest_clock = clock_pause(job, bytes)?;
     // As long as the backup took, so that both had the same chance of a long pause.
     let ((), mut without) = writing(job, engine, || {
         wait(Duration::from_secs_f64(seconds));
@@ -63,6 +69,7 @@ fn turn(job: &Job, _: &Entry, engine: &dyn Engine, at: u64) -> Res<Outcome> {
     outcome.set("quiet_against_raw", quiet / raw);
     outcome.set("longest", percentile(&mut with.times, 1.0) / 1e3);
     outcome.set("longest_running", with.longest_running * 1e3);
+    outcome.set("longest_clock", longest_clock * 1e3);
     outcome.set("longest_without", percentile(&mut without.times, 1.0) / 1e3);
     let (with, without) = (percentile(&mut with.times, 0.999), percentile(&mut without.times, 0.999));
     outcome.set("p999", with);
@@ -113,6 +120,42 @@ fn writing<T>(job: &Job, engine: &dyn Engine, work: impl FnOnce() -> Res<T>) -> 
         stop.store(true, Ordering::Relaxed);
         let times = join(writer)?;
         Ok((done?, times))
+    })
+}
+
+/// How long the machine itself stops, in seconds: the longest time between two looks at the clock of a thread that does
+/// nothing else, while another one is busy and as many bytes are written and synced, as beside a backup. Waits for a core are
+/// not counted. Where a host gives a machine less time than its cores could use, all of them stop at once.
+fn clock_pause(job: &Job, bytes: u64) -> Res<f64> {
+    let stop = AtomicBool::new(false);
+    let watch = || {
+        let (mut longest, mut waited, mut last) = (0.0_f64, core_wait(), Instant::now());
+        let mut looks = 0_u64;
+        while !stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            let time = (now - last).as_secs_f64();
+            (last, looks) = (now, looks + 1);
+            if time > LONG || looks.is_multiple_of(4_096) {
+                let before = std::mem::replace(&mut waited, core_wait());
+                longest = longest.max(time - (waited - before));
+                last = Instant::now();
+            } else {
+                longest = longest.max(time);
+            }
+        }
+        longest
+    };
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(watch);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let written = raw_write(&job.dir, bytes);
+        stop.store(true, Ordering::Relaxed);
+        let longest = watcher.join().map_err(|_| "a thread that reads the clock panicked")?;
+        written.map(|_| longest)
     })
 }
 
