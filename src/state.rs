@@ -25,8 +25,8 @@ use crate::tree::{Tree, WARM_MAX, Way};
 use crate::value::Key;
 use crate::wire::{self, Malformed};
 
-pub(crate) use self::net::{Batch, Number, Totals};
-pub(crate) use self::prepared::{Change, Changes, Prepared, Preparer, Target};
+pub(crate) use self::net::{ChangeBatch, ChangeNumber, Totals};
+pub(crate) use self::prepared::{Change, ChangeTarget, Changes, Prepared, Preparer};
 
 /// One table.
 #[derive(Clone, Debug)]

@@ -53,7 +53,7 @@ impl Change {
 
 /// What a change is given out by, apart from it: whoever gives out many looks at little else.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Target {
+pub(crate) struct ChangeTarget {
     /// Which of the tables.
     pub(super) table: usize,
     /// Of the key.
@@ -64,7 +64,7 @@ pub(crate) struct Target {
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     changes: Vec<Change>,
-    targets: Vec<Target>,
+    targets: Vec<ChangeTarget>,
 }
 
 impl Changes {
@@ -76,7 +76,7 @@ impl Changes {
         self.changes.get(at)
     }
 
-    pub(super) fn targets(&self) -> &[Target] {
+    pub(super) fn targets(&self) -> &[ChangeTarget] {
         &self.targets
     }
 
@@ -85,7 +85,7 @@ impl Changes {
         self.targets.truncate(len);
     }
 
-    fn push(&mut self, target: Target, change: Change) {
+    fn push(&mut self, target: ChangeTarget, change: Change) {
         self.changes.push(change);
         self.targets.push(target);
     }
@@ -134,7 +134,7 @@ impl Preparer {
     }
 
     /// `None` for one that is not prepared. It begins at `at` in its payload, and ends at `end` among all bytes.
-    fn change(&self, name: &str, event: Event<'_>, at: usize, end: usize) -> Option<(Target, Change)> {
+    fn change(&self, name: &str, event: Event<'_>, at: usize, end: usize) -> Option<(ChangeTarget, Change)> {
         let table = self.tables.binary_search_by(|(other, _)| (**other).cmp(name)).ok()?;
         let (_, state) = self.tables.get(table)?;
         let change = match event {
@@ -148,7 +148,7 @@ impl Preparer {
             Event::Delete { key } => Change { begin: [], key, at, put: None },
             Event::Create { .. } | Event::Drop => return None,
         };
-        Some((Target { table, rank: change.key.rank() }, change))
+        Some((ChangeTarget { table, rank: change.key.rank() }, change))
     }
 }
 
@@ -166,7 +166,7 @@ pub(super) mod tests {
     use crate::history::{Seq, Timestamp};
     use crate::mutation::CommitWriter;
     use crate::row::encode_record;
-    use crate::state::{Batch, Identity, Mismatch};
+    use crate::state::{ChangeBatch, Identity, Mismatch};
     use crate::{Record, record};
 
     pub(in crate::state) fn payload(body: impl FnOnce(&mut CommitWriter, &mut Vec<u8>)) -> Vec<u8> {
@@ -214,7 +214,7 @@ pub(super) mod tests {
         if let Prepared::Ready(made) = preparer.prepare(payload, 0..payload.len(), &mut changes) {
             assert_eq!(made.puts + made.deletes, changes.len() as u64);
             prepared.pass(Seq::new(2), payload).unwrap();
-            let batch = Batch { changes: &changes, bytes: payload, delta: 0 };
+            let batch = ChangeBatch { changes: &changes, bytes: payload, delta: 0 };
             let (totals, wrong) = prepared.apply_net(&preparer, &[batch], 1);
             match wrong {
                 None => {

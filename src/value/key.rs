@@ -169,6 +169,11 @@ mod tests {
         assert!(keys.is_sorted());
         let ranks: Vec<u64> = keys.iter().map(Key::rank).collect();
         assert!(ranks.is_sorted(), "{ranks:x?}");
+        let ranks = [-1, 0, 2, 3, 4].map(|n| Key::Int(n).rank());
+        assert!(
+            ranks[0] < ranks[1] && ranks[1] < ranks[2] && ranks[2] == ranks[3] && ranks[3] < ranks[4],
+            "{ranks:x?}"
+        );
         assert!(Key::Int(1).rank() < Key::Int(4).rank() && Key::from("abc").rank() < Key::from("abd").rank());
     }
 }

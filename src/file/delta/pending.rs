@@ -7,7 +7,7 @@ use super::Chunk;
 use crate::error::{Error, Result};
 use crate::file::check_digest;
 use crate::history::Digest;
-use crate::state::{Batch, Change, Number, Preparer, State, Target, Totals};
+use crate::state::{Change, ChangeBatch, ChangeNumber, ChangeTarget, Preparer, State, Totals};
 
 /// Changes wait until they take so many bytes, those of the deltas themselves and what was made of them.
 const BYTES_MAX: usize = 16 << 20;
@@ -77,7 +77,7 @@ impl Pending {
 
     pub(super) fn push(&mut self, state: &mut State, chunk: Chunk) -> Result<(), Unsound> {
         // The payloads, and the keys in the changes, which may be text; the changes, and what it takes to give them out.
-        let each = size_of::<(Change, Target, u64, Number)>();
+        let each = size_of::<(Change, ChangeTarget, u64, ChangeNumber)>();
         let changes = chunk.changes.len().saturating_mul(each);
         let payloads = chunk.payloads.len().saturating_mul(2);
         self.bytes = self.bytes.saturating_add(payloads).saturating_add(changes);
@@ -116,19 +116,14 @@ impl Pending {
     fn make(&self, state: &mut State, preparer: &Preparer, chunks: &[(usize, Chunk)]) -> (Totals, Option<Missing>) {
         let batches = chunks.iter().map(|(delta, chunk)| {
             let delta = delta.saturating_sub(self.settled);
-            Batch { changes: &chunk.changes, bytes: &chunk.payloads, delta }
+            ChangeBatch { changes: &chunk.changes, bytes: &chunk.payloads, delta }
         });
         let batches: Vec<_> = batches.collect();
         let deltas = self.deltas.len().saturating_sub(self.settled);
         let (totals, wrong) = state.apply_net(preparer, &batches, deltas);
-        let missing = wrong.and_then(|Number { batch, at }| {
-            let (delta, chunk) = chunks.get(batch)?;
-            let commit = chunk.commit_of(at)?;
-            Some(Missing {
-                delta: *delta,
-                at: commit.payload_at.saturating_add(chunk.changes.get(at)?.at as u64),
-                expected: preparer.missing(&chunk.changes, at)?,
-            })
+        let missing = wrong.map(|wrong| match Missing::of(wrong, preparer, chunks) {
+            Some(missing) => missing,
+            None => unreachable!("a change that was made is one of those that were read"),
         });
         (totals, missing)
     }
@@ -140,4 +135,16 @@ struct Missing {
     /// Where in its file.
     at: u64,
     expected: String,
+}
+
+impl Missing {
+    fn of(wrong: ChangeNumber, preparer: &Preparer, chunks: &[(usize, Chunk)]) -> Option<Missing> {
+        let ChangeNumber { batch, at } = wrong;
+        let (delta, chunk) = chunks.get(batch)?;
+        Some(Missing {
+            delta: *delta,
+            at: chunk.commit_of(at)?.payload_at.saturating_add(chunk.changes.get(at)?.at as u64),
+            expected: preparer.missing(&chunk.changes, at)?,
+        })
+    }
 }
