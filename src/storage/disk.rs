@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tempfile::TempPath;
 
+#[cfg(target_os = "linux")]
 use super::syncer::Syncer;
 use super::{DirEntry, DirLock, LOCK_FILE, LockError, ReadFile, Storage, WriteFile};
 
@@ -71,7 +72,7 @@ impl Storage for DiskStorage {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(Writer { file: Arc::new(File::create_new(path)?), syncer: None }))
+        Ok(Box::new(Writer::of(File::create_new(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -207,13 +208,33 @@ impl ReadFile for File {
 struct Writer {
     file: Arc<File>,
     /// Since it was last synced something began to do that.
+    #[cfg(target_os = "linux")]
     syncer: Option<Syncer>,
 }
 
 impl Writer {
-    /// After a sync: what those before it came to.
+    fn of(file: File) -> Writer {
+        Writer {
+            file: Arc::new(file),
+            #[cfg(target_os = "linux")]
+            syncer: None,
+        }
+    }
+
+    /// What the syncs that were begun have come to; none goes on then.
     fn end_syncer(&mut self) -> io::Result<()> {
-        self.syncer.take().map_or(Ok(()), Syncer::end)
+        #[cfg(target_os = "linux")]
+        if let Some(syncer) = self.syncer.take() {
+            return syncer.end();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    /// Whoever removes the file next has its room back, and no thread holds it open.
+    fn drop(&mut self) {
+        let _ = self.end_syncer();
     }
 }
 
@@ -258,12 +279,15 @@ impl WriteFile for Writer {
         }
     }
 
+    /// On Linux alone: where a file takes one operation at a time, the next write would wait for it.
+    #[cfg(target_os = "linux")]
     fn begin_sync(&mut self) {
-        match &self.syncer {
-            Some(syncer) => syncer.again(),
-            // Without a thread it is left to the sync.
-            None => self.syncer = Syncer::start(Arc::clone(&self.file)).ok(),
+        if let Some(syncer) = &self.syncer {
+            return syncer.again();
         }
+        let file = Arc::clone(&self.file);
+        // Without a thread it is left to the sync.
+        self.syncer = Syncer::start(move || file.sync_data()).ok();
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -381,20 +405,32 @@ mod tests {
         assert!(at("file").exists());
     }
 
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     #[test]
     fn what_a_sync_that_was_begun_has_met_is_told_by_the_next_one_and_once() {
         // A pipe cannot be synced.
         let (_reader, pipe) = io::pipe().unwrap();
         let pipe = Arc::new(File::from(std::os::fd::OwnedFd::from(pipe)));
         for sync in [WriteFile::sync, WriteFile::sync_data] {
-            let file = Arc::new(tempfile::tempfile().unwrap());
-            let syncer = Syncer::start(Arc::clone(&pipe)).unwrap();
-            let mut writer = Writer { file, syncer: Some(syncer) };
+            let mut writer = Writer { file: Arc::clone(&pipe), syncer: None };
             writer.begin_sync();
+            writer.file = Arc::new(tempfile::tempfile().unwrap());
             sync(&mut writer).unwrap_err();
             sync(&mut writer).unwrap();
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_is_dropped_while_it_is_synced_is_open_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::of(File::create_new(dir.path().join("a")).unwrap());
+        let file = Arc::downgrade(&writer.file);
+        writer.write_all(&vec![1; 16 << 20]).unwrap();
+        writer.begin_sync();
+        assert!(file.strong_count() > 1, "a thread has it");
+        drop(writer);
+        assert_eq!(file.strong_count(), 0);
     }
 
     #[cfg(target_os = "linux")]

@@ -10,6 +10,7 @@ mod memory;
 mod promises;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(target_os = "linux")]
 mod syncer;
 
 use std::ffi::OsString;
@@ -215,9 +216,9 @@ pub trait WriteFile: Write + Send {
     fn will_sync(&mut self, _bytes: Range<u64>) {}
 
     /// Begins to make durable what was written so far, while the caller writes more, so that the next
-    /// [`sync`](Self::sync) finds less to do. Promises nothing, and does not wait. What fails is told by the next sync, whatever
-    /// else that one finds: systems tell a failure once. Does nothing unless overridden; a file that wraps another should pass
-    /// it on.
+    /// [`sync`](Self::sync) or [`sync_data`](Self::sync_data) finds less to do. Promises nothing, and does not wait. What fails
+    /// is told by the next of these, whatever else that one finds: systems tell a failure once. Does nothing unless overridden,
+    /// as by [`DiskStorage`] on Linux, where a thread does it; a file that wraps another should pass it on.
     fn begin_sync(&mut self) {}
 
     /// As [`sync`](Self::sync), but what is not needed to read the bytes back, such as times, may be left out.

@@ -129,7 +129,7 @@ impl Segment {
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     pub(crate) segments: Vec<Segment>,
-    /// Those passed over: their histories ended where they began, at the base of one of `segments`.
+    /// Those passed over: histories that began at the base of one of `segments`, and of which nothing is part of the line.
     dead: Vec<Segment>,
     /// Why the segment before the first of them is not one of them, where it is damaged.
     pub(crate) broken_by: Option<Error>,
@@ -254,4 +254,31 @@ fn check_stamp(path: &Path, header: &Header, stamp: Stamp) -> Result<()> {
 /// A file that cannot be read, or not by this program, is not a damaged one: nothing may be decided without it.
 pub(crate) fn is_io(error: &Error) -> bool {
     matches!(error, Error::Io { .. } | Error::DiskFull { .. } | Error::UnsupportedVersion { .. } | Error::Cancelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Digest;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn the_origin_of_a_history_that_is_passed_over_is_where_the_one_beside_it_begins() {
+        let (storage, dir) = (MemoryStorage::new(), Path::new("/store"));
+        let [first, passed_over, last] = [1, 2, 3].map(|id| Lineage::from_bytes([id; 16]));
+        let end = Point { lineage: first, seq: Seq::new(4), digest: Digest::from_u128(7) };
+        for (stamp, lineage, base) in [(1, first, None), (2, passed_over, Some(end)), (3, last, Some(end))] {
+            let created = Timestamp::from_micros(stamp);
+            let header = Header { kind: FileKind::Log, lineage, parent: base, base, created, preallocation: 512 };
+            let stamp = Stamp::new(stamp.cast_unsigned());
+            storage.write(path(dir, StoreFile::Log, stamp), header.encode()).unwrap();
+        }
+        let found = Directory::read(&storage, dir).unwrap();
+        let line = Line::read(&storage, dir, &found).unwrap();
+        assert_eq!(line.segments.iter().map(|segment| segment.header.lineage).collect::<Vec<_>>(), [first, last]);
+        let origin = Point { lineage: passed_over, ..end };
+        assert_eq!((line.position(end), line.position(origin)), (Some(1), Some(1)));
+        assert_eq!(line.position(Point { seq: Seq::new(5), ..origin }), None, "nothing of it is part of the line");
+        assert_eq!(line.position(Point { digest: Digest::from_u128(8), ..origin }), None);
+    }
 }

@@ -248,6 +248,14 @@ impl WriteFile for FaultyWriter {
         self.file.set_len(len)
     }
 
+    fn will_sync(&mut self, bytes: std::ops::Range<u64>) {
+        self.file.will_sync(bytes);
+    }
+
+    fn begin_sync(&mut self) {
+        self.file.begin_sync();
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.storage.step(Op::Sync)?;
         self.file.sync()

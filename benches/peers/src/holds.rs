@@ -148,7 +148,7 @@ pub(crate) fn table(all: &All) -> Res<String> {
     t.add(4, "W6, full backup while a writer writes: times as fast as the fastest peer's", AtLeast(1.0), peer);
     let raw = t.value("w6", "against_raw", STORE).map(|(times, by)| (1.0 / times, by));
     t.add(4, "W6, the same: of the rate of a raw write and sync", AtLeast(0.9), raw);
-    // How long the machine itself stops, which no writer can do anything about.
+    // How long the machine itself stops under as much load, whatever runs on it.
     let clock = t.value("w6", "longest_clock", STORE);
     let longest = t.value("w6", "longest", STORE).map(|(longest, by)| match clock {
         Some((clock, _)) => (longest, format!("a thread that only reads the clock: {}", figure(clock))),

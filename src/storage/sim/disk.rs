@@ -163,13 +163,15 @@ impl Disk {
         self.operate(Act::Put(name), |_, _, _| (Ok(()), effect))
     }
 
-    pub(super) fn sync(&mut self, name: Name, inode: InodeId) -> io::Result<()> {
-        self.operate(Act::Sync(name), |disk, _, fault| match fault {
-            Some(Fault::SyncFails { dirty: Dirty::Kept }) => (Err(injected(ErrorKind::Other)), Effect::Nothing),
-            Some(Fault::SyncFails { dirty: Dirty::Dropped }) => {
+    /// `untold` is what one that was begun before has met.
+    pub(super) fn sync(&mut self, name: Name, inode: InodeId, untold: Option<io::Error>) -> io::Result<()> {
+        self.operate(Act::Sync(name), |disk, _, fault| match (fault, untold) {
+            (Some(Fault::SyncFails { dirty: Dirty::Kept }), _) => (Err(injected(ErrorKind::Other)), Effect::Nothing),
+            (Some(Fault::SyncFails { dirty: Dirty::Dropped }), _) => {
                 (Err(injected(ErrorKind::Other)), Effect::Forget(inode))
             }
-            Some(Fault::SyncLies) => (Ok(()), Effect::Pretend(inode)),
+            (_, Some(untold)) => (Err(untold), Effect::Nothing),
+            (Some(Fault::SyncLies), _) => (Ok(()), Effect::Pretend(inode)),
             _ if disk.now.inodes.get(inode).is_none_or(|inode| inode.pending.is_empty()) => (Ok(()), Effect::Nothing),
             _ => (Ok(()), Effect::Settle(inode)),
         })

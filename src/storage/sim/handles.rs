@@ -124,10 +124,7 @@ impl WriteFile for Writer {
 
     fn sync(&mut self) -> io::Result<()> {
         let (inode, untold) = (self.inode, self.untold.take());
-        self.operate("sync", |disk, name| {
-            let synced = disk.sync(name, inode);
-            untold.map_or(Ok(()), Err).and(synced)
-        })
+        self.operate("sync", |disk, name| disk.sync(name, inode, untold))
     }
 }
 

@@ -52,13 +52,14 @@ fn turn(job: &Job, _: &Entry, engine: &dyn Engine, at: u64) -> Res<Outcome> {
     let raw_before = raw_write(&job.dir, bytes)?;
     let ((seconds, bytes), mut with) = writing(job, engine, || backup("writing"))?;
     let raw_after = raw_write(&job.dir, bytes)?;
-    let longest_clock = clock_pause(job, bytes)?;
     // As long as the backup took, so that both had the same chance of a long pause.
     let ((), mut without) = writing(job, engine, || {
         wait(Duration::from_secs_f64(seconds));
         Ok(())
     })?;
     std::fs::remove_dir_all(&dir)?;
+    // Behind the figures without a backup: it leaves the machine busy.
+    let longest_clock = clock_pause(job, bytes, seconds)?;
     let raw = (raw_before + raw_after) / 2.0;
     let mut outcome = Outcome::default();
     outcome.set("seconds", seconds);
@@ -69,7 +70,9 @@ fn turn(job: &Job, _: &Entry, engine: &dyn Engine, at: u64) -> Res<Outcome> {
     outcome.set("quiet_against_raw", quiet / raw);
     outcome.set("longest", percentile(&mut with.times, 1.0) / 1e3);
     outcome.set("longest_running", with.longest_running * 1e3);
-    outcome.set("longest_clock", longest_clock * 1e3);
+    if let Some(longest_clock) = longest_clock {
+        outcome.set("longest_clock", longest_clock * 1e3);
+    }
     outcome.set("longest_without", percentile(&mut without.times, 1.0) / 1e3);
     let (with, without) = (percentile(&mut with.times, 0.999), percentile(&mut without.times, 0.999));
     outcome.set("p999", with);
@@ -93,9 +96,10 @@ fn writing<T>(job: &Job, engine: &dyn Engine, work: impl FnOnce() -> Res<T>) -> 
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
+            let waits = || core_wait().unwrap_or(0.0);
             let mut rng = fastrand::Rng::with_seed(17);
             let mut times = Vec::with_capacity(4 << 20);
-            let (mut longest_running, mut waited) = (0.0_f64, core_wait());
+            let (mut longest_running, mut waited) = (0.0_f64, waits());
             while !stop.load(Ordering::Relaxed) {
                 let user = changed(&mut rng, job.records);
                 let start = Instant::now();
@@ -103,14 +107,14 @@ fn writing<T>(job: &Job, engine: &dyn Engine, work: impl FnOnce() -> Res<T>) -> 
                 let time = start.elapsed().as_secs_f64();
                 times.push(time * 1e6);
                 if time > LONG {
-                    let now = core_wait();
+                    let now = waits();
                     longest_running = longest_running.max(time - (now - waited));
                     waited = now;
                 } else {
                     longest_running = longest_running.max(time);
                     // Asking costs as much as a commit.
                     if times.len().is_multiple_of(64) {
-                        waited = core_wait();
+                        waited = waits();
                     }
                 }
             }
@@ -123,21 +127,25 @@ fn writing<T>(job: &Job, engine: &dyn Engine, work: impl FnOnce() -> Res<T>) -> 
     })
 }
 
-/// How long the machine itself stops, in seconds: the longest time between two looks at the clock of a thread that does
-/// nothing else, while another one is busy and as many bytes are written and synced, as beside a backup. Waits for a core are
-/// not counted. Where a host gives a machine less time than its cores could use, all of them stop at once.
-fn clock_pause(job: &Job, bytes: u64) -> Res<f64> {
+/// How long the machine itself stops when it has as much to do, in seconds: the longest time between two looks at the clock
+/// of a thread that does nothing else, while another one is busy and as many bytes are written and synced, for as long as a
+/// backup took. Waits for a core of half a millisecond and more are not counted; nothing where the system does not tell
+/// them. Where a host gives a machine less time than its cores could use, all of them stop at once.
+fn clock_pause(job: &Job, bytes: u64, seconds: f64) -> Res<Option<f64>> {
+    if core_wait().is_none() {
+        return Ok(None);
+    }
     let stop = AtomicBool::new(false);
     let watch = || {
-        let (mut longest, mut waited, mut last) = (0.0_f64, core_wait(), Instant::now());
-        let mut looks = 0_u64;
+        let (mut longest, mut waited) = (0.0_f64, core_wait());
+        let (mut looks, mut last) = (0_u64, Instant::now());
         while !stop.load(Ordering::Relaxed) {
             let now = Instant::now();
             let time = (now - last).as_secs_f64();
             (last, looks) = (now, looks + 1);
             if time > LONG || looks.is_multiple_of(4_096) {
                 let before = std::mem::replace(&mut waited, core_wait());
-                longest = longest.max(time - (waited - before));
+                longest = longest.max(time - waited.zip(before).map_or(0.0, |(now, before)| now - before));
                 last = Instant::now();
             } else {
                 longest = longest.max(time);
@@ -152,17 +160,21 @@ fn clock_pause(job: &Job, bytes: u64) -> Res<f64> {
                 std::hint::spin_loop();
             }
         });
-        let written = raw_write(&job.dir, bytes);
+        let until = Instant::now() + Duration::from_secs_f64(seconds);
+        let mut written = raw_write(&job.dir, bytes);
+        while written.is_ok() && Instant::now() < until {
+            written = raw_write(&job.dir, bytes);
+        }
         stop.store(true, Ordering::Relaxed);
         let longest = watcher.join().map_err(|_| "a thread that reads the clock panicked")?;
-        written.map(|_| longest)
+        written.map(|_| Some(longest))
     })
 }
 
-/// Seconds for which this thread could have run and had no core; 0 where the system does not tell.
-fn core_wait() -> f64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    stat.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok()).map_or(0.0, |ns| ns / 1e9)
+/// Seconds for which this thread could have run and had no core; `None` where the system does not tell.
+fn core_wait() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(stat.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1e9)
 }
 
 fn wait(time: Duration) {
