@@ -148,6 +148,7 @@ pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
         }
         (found, looks) = (again, looks.saturating_add(1));
     };
+    report.read_only = true;
     report.duration = options.clock.monotonic().saturating_sub(started);
     log_report(&report);
     Ok(DictDb::assemble(state, ring, Arc::clone(&options.clock), Access::ReadOnly(Arc::new(report))))

@@ -30,9 +30,13 @@ pub struct OpenReport {
     pub time: Timestamp,
     /// How long it took.
     pub duration: Duration,
+    /// Whether it was only looked at; see [`DictDb::open_read_only`](crate::DictDb::open_read_only). Then another process
+    /// may have it open, and what is found of an open store is found of one that was not closed.
+    pub read_only: bool,
     /// Whether the store was closed, so that its history goes on.
     pub clean: bool,
-    /// The point of the history before at which a new one began, because the store was not closed.
+    /// The point of the history before at which a new one began, because the store was not closed. That of a store that was
+    /// only looked at is the handle's alone, and of the backups that it makes.
     pub new_lineage_from: Option<Point>,
     /// Commits that were found sound, but of which nothing proves that they were durable: they are kept, and written
     /// once more by the first write.
@@ -73,6 +77,7 @@ impl OpenReport {
             point: Point { lineage: Lineage::NONE, seq: Seq::ZERO, digest: Digest::EMPTY },
             time: Timestamp::default(),
             duration: Duration::ZERO,
+            read_only: false,
             clean: true,
             new_lineage_from: None,
             unproven: 0,
@@ -87,7 +92,8 @@ impl OpenReport {
 
 impl fmt::Display for OpenReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "opened {}: {} records at seq {}", self.dir.display(), self.records, self.point.seq)?;
+        let how = if self.read_only { "looked at" } else { "opened" };
+        write!(f, "{how} {}: {} records at seq {}", self.dir.display(), self.records, self.point.seq)?;
         match &self.snapshot {
             Some(snapshot) => write!(f, " from {}", file_name(snapshot))?,
             None => f.write_str(" from the empty database")?,
@@ -95,9 +101,9 @@ impl fmt::Display for OpenReport {
         let (commits, bytes, segments) = (self.commits, self.log_bytes, self.segments);
         write!(f, " and {commits} commits ({bytes} bytes in {segments} log segments) in {:.1?}", self.duration)?;
         if !self.clean {
-            f.write_str("; it was not closed")?;
+            f.write_str(if self.read_only { "; it is open, or was not closed" } else { "; it was not closed" })?;
         }
-        if let Some(from) = &self.new_lineage_from {
+        if let Some(from) = self.new_lineage_from.as_ref().filter(|_| !self.read_only) {
             write!(f, ", a new history begins behind seq {}", from.seq)?;
         }
         if let Some(torn) = &self.torn {

@@ -90,6 +90,12 @@ fn a_store_that_another_process_holds_is_refused_with_its_pid_and_free_when_it_i
         // Looking is allowed.
         let live = options().open_read_only(&dir).unwrap();
         assert_eq!(live.table("t").unwrap().len().unwrap(), 10);
+        let report = live.open_report().unwrap();
+        let text = report.to_string();
+        assert!(
+            report.read_only && text.starts_with("looked at ") && text.ends_with("; it is open, or was not closed"),
+            "{text}"
+        );
         let taken = RestoreOptions::new().restore_into(place.path().join("backups"), &dir).unwrap_err();
         assert!(matches!(taken, Error::NotEmpty { .. }), "{taken:?}");
     });
