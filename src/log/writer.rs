@@ -389,19 +389,9 @@ fn take<'b>(frames: &mut VecDeque<&'b [u8]>, mut bytes: usize) -> Vec<&'b [u8]> 
     taken
 }
 
-/// Writes zeros to `[from, to)`: not a hole, whose place on the disk would still have to be found by a later sync. A page at a
-/// time: what is written at once Linux keeps as one piece, up to megabytes, and every later write and sync there goes through
-/// all of it.
+/// Writes zeros to `[from, to)`: not a hole, whose place on the disk would still have to be found by a later sync.
 fn zeros(file: &mut dyn WriteFile, path: &Path, from: u64, to: u64) -> Result<()> {
-    static ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
-    let mut at = from;
-    while at < to {
-        let page_end = (at | (PAGE_BYTES - 1)).saturating_add(1);
-        let take = usize::try_from(page_end.min(to).saturating_sub(at)).unwrap_or(ZEROS.len());
-        file.write_all_at(ZEROS.get(..take).unwrap_or(&ZEROS), at).map_err(Error::io("preallocate in", path))?;
-        at = at.saturating_add(take as u64);
-    }
-    Ok(())
+    file.write_zeros(from..to).map_err(Error::io("preallocate in", path))
 }
 
 #[cfg(test)]
@@ -416,7 +406,6 @@ mod tests {
     #[derive(Default)]
     struct Told {
         written: u64,
-        writes: Vec<Range<u64>>,
         on_their_way: u64,
         hints: usize,
     }
@@ -436,9 +425,7 @@ mod tests {
     impl WriteFile for Fake {
         fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
             let mut told = self.0.lock().unwrap();
-            let end = offset + bytes.len() as u64;
-            told.written = told.written.max(end);
-            told.writes.push(offset..end);
+            told.written = told.written.max(offset + bytes.len() as u64);
             Ok(bytes.len())
         }
 
@@ -482,21 +469,6 @@ mod tests {
             }
             assert!(told.lock().unwrap().hints >= hints + 8, "in round {round}");
             active.sync().unwrap();
-        }
-    }
-
-    /// What is written at once stays together in the system's memory, and each later write and sync there costs more.
-    #[test]
-    fn zeros_are_written_up_to_the_end_and_never_more_than_a_page_at_once() {
-        for (from, to) in [(0, 8_192), (1, 4_096), (4_095, 4_097), (5_000, 5_001), (4_096, 4_096), (176, 20_000)] {
-            let told = Arc::new(Mutex::new(Told::default()));
-            zeros(&mut Fake(Arc::clone(&told)), Path::new("log"), from, to).unwrap();
-            let told = told.lock().unwrap();
-            assert_eq!(told.writes.first().map_or(from, |range| range.start), from);
-            assert_eq!(told.writes.last().map_or(from, |range| range.end), to);
-            assert!(told.writes.windows(2).all(|pair| pair[0].end == pair[1].start), "{:?}", told.writes);
-            let in_a_page = |range: &Range<u64>| range.start / PAGE_BYTES == (range.end - 1) / PAGE_BYTES;
-            assert!(told.writes.iter().all(in_a_page), "{:?}", told.writes);
         }
     }
 }

@@ -265,6 +265,17 @@ impl WriteFile for Writer {
         written
     }
 
+    /// A page at a time: what is written at once newer Linux keeps as one piece of memory, up to megabytes, and each later
+    /// write and sync there goes through all of it.
+    #[cfg(target_os = "linux")]
+    fn write_zeros(&mut self, bytes: Range<u64>) -> io::Result<()> {
+        static ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
+        pages(bytes).try_for_each(|page| {
+            let len = usize::try_from(page.end.saturating_sub(page.start)).unwrap_or(ZEROS.len());
+            self.write_all_at(ZEROS.get(..len).unwrap_or(&ZEROS), page.start)
+        })
+    }
+
     fn set_len(&mut self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }
@@ -299,6 +310,21 @@ impl WriteFile for Writer {
         let synced = self.file.sync_data();
         self.end_syncer().and(synced)
     }
+}
+
+#[cfg(target_os = "linux")]
+const PAGE_BYTES: u64 = 4_096;
+
+/// What lies of these bytes in each page.
+#[cfg(target_os = "linux")]
+fn pages(bytes: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let mut at = bytes.start;
+    std::iter::from_fn(move || {
+        let page_end = (at | (PAGE_BYTES - 1)).saturating_add(1);
+        let page = at..page_end.min(bytes.end);
+        at = page.end.max(at);
+        (page.start < page.end).then_some(page)
+    })
 }
 
 /// `Path::new("backup.bin").parent()` is the empty path, which the operating system does not take for a directory.
@@ -403,6 +429,35 @@ mod tests {
         }
         assert!(!at("gone").exists());
         assert!(at("file").exists());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn zeros_are_written_page_by_page_and_each_of_them() {
+        for (from, to) in
+            [(0, 8_192), (1, 4_096), (4_095, 4_097), (5_000, 5_001), (4_096, 4_096), (9, 3), (176, 20_000)]
+        {
+            let written: Vec<Range<u64>> = pages(from..to).collect();
+            assert!(written.windows(2).all(|pair| pair[0].end == pair[1].start), "{written:?}");
+            assert_eq!(written.iter().map(|page| page.end - page.start).sum::<u64>(), to.saturating_sub(from));
+            let numbers: Vec<u64> = written.iter().map(|page| page.start / PAGE_BYTES).collect();
+            let touched: Vec<u64> =
+                if from < to { (from / PAGE_BYTES..=(to - 1) / PAGE_BYTES).collect() } else { vec![] };
+            assert_eq!(numbers, touched, "a write for each page that has some of {from}..{to}");
+
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("file");
+            let mut writer = DiskStorage.create(&path).unwrap();
+            writer.write_all(&[7; 24_000]).unwrap();
+            writer.write_zeros(from..to).unwrap();
+            let bytes = fs::read(&path).unwrap();
+            let is_zero = |at: usize| (from..to).contains(&(at as u64));
+            assert!(
+                bytes.len() == 24_000
+                    && bytes.iter().enumerate().all(|(at, byte)| *byte == if is_zero(at) { 0 } else { 7 })
+            );
+        }
+        assert_eq!(pages(u64::MAX - 5_000..u64::MAX).count(), 2);
     }
 
     #[cfg(target_os = "linux")]

@@ -183,7 +183,8 @@ pub trait ReadFile: Read + Seek + Send {
     }
 }
 
-/// A file being written. It buffers nothing: callers write large pieces, or wrap it in a [`std::io::BufWriter`].
+/// A file being written. It buffers nothing: callers write large pieces, or wrap it in a [`std::io::BufWriter`]; but a log is
+/// written a commit or a few at a time.
 ///
 /// [`Write`] appends behind what it wrote last; [`write_at`](Self::write_at) leaves that place as it is.
 pub trait WriteFile: Write + Send {
@@ -203,6 +204,20 @@ pub trait WriteFile: Write + Send {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// Writes zeros to these bytes of the file: room for what will be written there in small pieces, each synced. On an error
+    /// any part of them may have been written. Unless overridden, as by [`DiskStorage`] on Linux, it writes 64 KiB at a time; a
+    /// file that wraps another should pass it on.
+    fn write_zeros(&mut self, bytes: Range<u64>) -> io::Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut at = bytes.start;
+        while at < bytes.end {
+            let take = usize::try_from(bytes.end.saturating_sub(at)).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            self.write_all_at(ZEROS.get(..take).unwrap_or_default(), at)?;
+            at = at.saturating_add(take as u64);
         }
         Ok(())
     }

@@ -13,12 +13,12 @@ pub(crate) static ENTRY: Entry = Entry {
     package: None,
     kind: Kind::Limit,
     unsynced: "`pwrite` of the record's bytes and 24 more, the size of a frame's head",
-    synced: "the same and `fdatasync`, one writer at a time, into a file filled beforehand",
+    synced: "the same and `fdatasync`, one writer at a time, into a file filled beforehand, a page at a time",
     capabilities: &[Capability::Unsynced, Capability::Synced],
     open: |dir, promise| {
         let file = File::options().create_new(true).write(true).open(dir.join("raw"))?;
-        // A page at a time: writes and syncs of pages that were written together cost the system more.
-        let zeros = [0; 4_096];
+        // A page at a time where small pieces follow that are synced: those of pages written together cost the system more.
+        let zeros = vec![0; if promise == Promise::Synced { 4_096 } else { 1 << 20 }];
         for at in (0..BYTES).step_by(zeros.len()) {
             file.write_all_at(&zeros, at)?;
         }
