@@ -15,6 +15,8 @@ mod damage_shapes;
 mod directories;
 #[path = "store/kill.rs"]
 mod kill;
+#[path = "store/looks.rs"]
+mod looks;
 #[path = "store/poison.rs"]
 mod poison;
 #[path = "store/regressions.rs"]

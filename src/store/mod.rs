@@ -137,16 +137,22 @@ pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
     let progress = options.progress.as_deref();
     let recovery = Recovery { storage, dir, ring_bytes: options.ring_bytes, progress, lenient: true };
     let mut found = Directory::read(storage, dir)?;
-    let mut looks = 1_u32;
+    let (mut looks, mut before) = (1_u32, None);
     let Recovered { state, ring, mut report, .. } = loop {
         let outcome = recovery.run(&found);
-        let is_whole = outcome.as_ref().is_ok_and(|recovered| recovered.report.damage.is_none());
-        // What looks like damage, or is gone, in a store that is in use: it went on meanwhile.
+        let trouble = match &outcome {
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => Some(error.to_string()),
+            Ok(recovered) => recovered.report.damage.as_ref().map(ToString::to_string),
+        };
+        // What looks like damage, or is gone, in a store that is in use: it went on meanwhile, in other files, or in one that
+        // was read while it was written. Damage is what is found twice.
         let again = Directory::read(storage, dir)?;
-        if is_whole || again.files == found.files || looks >= LOOKS_MAX {
+        let stands = again.files == found.files && trouble == before;
+        if trouble.is_none() || stands || looks >= LOOKS_MAX {
             break outcome?;
         }
-        (found, looks) = (again, looks.saturating_add(1));
+        (found, looks, before) = (again, looks.saturating_add(1), trouble);
     };
     report.read_only = true;
     report.duration = options.clock.monotonic().saturating_sub(started);

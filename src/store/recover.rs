@@ -310,7 +310,14 @@ impl Recovery<'_> {
         let ending = reader.read(None, |_| Ok(()))?;
         let lineage = segment.header.lineage;
         let witness = sound.iter().filter_map(|info| info.durable_in(lineage)).max().unwrap_or_default();
-        let verdict = self.verdict(segment, &ending, witness)?;
+        let verdict = match self.verdict(segment, &ending, witness) {
+            Err(error) if self.lenient => {
+                // What comes before the damage is shown.
+                self.replay(replay, &mut reader, ending.last, |_, _| ())?;
+                return Err(error);
+            }
+            verdict => verdict?,
+        };
 
         let proven = ending.proven.max(witness).min(ending.last);
         // Where nothing of this segment is proven, not even its name is: then the end of the one before it is what

@@ -30,18 +30,18 @@ pub struct OpenReport {
     pub time: Timestamp,
     /// How long it took.
     pub duration: Duration,
-    /// Whether it was only looked at; see [`DictDb::open_read_only`](crate::DictDb::open_read_only). Then another process
-    /// may have it open, and what is found of an open store is found of one that was not closed.
+    /// Whether the store was only looked at; see [`DictDb::open_read_only`](crate::DictDb::open_read_only). Then another
+    /// process may have it open; once that has written, it looks like a store that was not closed.
     pub read_only: bool,
-    /// Whether the store was closed, so that its history goes on.
+    /// Whether the store was closed, so that its history goes on. Where there is [`damage`](Self::damage), nobody can tell.
     pub clean: bool,
-    /// The point of the history before at which a new one began, because the store was not closed. That of a store that was
-    /// only looked at is the handle's alone, and of the backups that it makes.
+    /// The point of the history before at which a new one began, because the store was not closed. Of a store
+    /// that was only looked at, this handle and its backups alone have the new history.
     pub new_lineage_from: Option<Point>,
     /// Commits that were found sound, but of which nothing proves that they were durable: they are kept, and written
-    /// once more by the first write.
+    /// once more by the first write, where the store was opened for writing.
     pub unproven: u64,
-    /// Bytes of writes that never completed.
+    /// Bytes of writes that never completed; in a store that another process has open they may do so yet.
     pub torn: Option<TornReport>,
     /// Whether a newer snapshot was damaged, so that an older one and the longer log were used.
     pub fell_back: bool,
@@ -49,7 +49,7 @@ pub struct OpenReport {
     pub damaged: Vec<DamagedBackup>,
     /// Of a store opened read-only: where its log is damaged. The database shows what comes before.
     pub damage: Option<Box<Error>>,
-    /// Temporary files of a process that was killed; the next checkpoint removes them.
+    /// Temporary files: of a process that was killed, which the next checkpoint removes, or of one that has the store open.
     pub leftovers: u64,
 }
 
@@ -100,7 +100,7 @@ impl fmt::Display for OpenReport {
         }
         let (commits, bytes, segments) = (self.commits, self.log_bytes, self.segments);
         write!(f, " and {commits} commits ({bytes} bytes in {segments} log segments) in {:.1?}", self.duration)?;
-        if !self.clean {
+        if !self.clean && self.damage.is_none() {
             f.write_str(if self.read_only { "; it is open, or was not closed" } else { "; it was not closed" })?;
         }
         if let Some(from) = self.new_lineage_from.as_ref().filter(|_| !self.read_only) {
@@ -108,7 +108,8 @@ impl fmt::Display for OpenReport {
         }
         if let Some(torn) = &self.torn {
             let TornReport { file, offset, bytes } = torn;
-            write!(f, "; {bytes} bytes of writes that never completed at byte {offset} of {}", file_name(file))?;
+            let are = if self.read_only { "are not complete" } else { "never completed" };
+            write!(f, "; {bytes} bytes of writes that {are} at byte {offset} of {}", file_name(file))?;
         }
         if self.fell_back {
             f.write_str("; FELL BACK to an older snapshot")?;

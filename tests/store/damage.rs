@@ -185,6 +185,13 @@ fn assert_shows_the_sound_part(
             assert_eq!(damage.to_string(), error.to_string());
             let seq = db.seq().get();
             assert_eq!(Some(&db.digest()), shape.digests.get(seq as usize), "not a state that ever was: {report}");
+            if let (Some((open, frames)), Error::Corrupt { file, offset, .. }) = (&shape.open, &**damage)
+                && open == file
+            {
+                let before = frames.iter().filter(|frame| frame.kind == 1 && frame.bytes.end as u64 <= *offset);
+                let last = before.map(|frame| frame.seq).max().unwrap_or_default();
+                assert!(seq >= last, "commit {last} comes before the damage: {report}");
+            }
             assert!(matches!(db.create_table("u", "id"), Err(Error::ReadOnly)));
         }
         (Err(error), Err(again)) => {

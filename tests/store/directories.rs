@@ -385,6 +385,8 @@ fn looking_at_a_store_changes_no_byte_and_takes_no_lock() {
     fs::remove_file(dir.join(LOCK_FILE)).unwrap();
     unchanged(&dir, || {
         let db = options().open_read_only(&dir).unwrap();
+        let report = db.open_report().unwrap();
+        assert!(report.read_only && report.clean && !report.to_string().contains("is open"), "{report}");
         assert_eq!(db.digest(), digest);
         let table = db.table("t").unwrap();
         let writes: [Result<(), Error>; 6] = [
