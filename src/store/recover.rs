@@ -402,10 +402,15 @@ impl Recovery<'_> {
             if frame.seq <= replay.state.seq {
                 return Ok(());
             }
-            replay
-                .state
-                .apply(frame.seq, frame.payload)
-                .map_err(|m| Error::corrupt(&path, frame.payload_at.saturating_add(m.at as u64), m.expected))?;
+            // One that fails leaves part of it in the state, which is shown.
+            let before = self.lenient.then(|| replay.state.clone());
+            if let Err(wrong) = replay.state.apply(frame.seq, frame.payload) {
+                if let Some(before) = before {
+                    replay.state = before;
+                }
+                let at = frame.payload_at.saturating_add(wrong.at as u64);
+                return Err(Error::corrupt(&path, at, wrong.expected));
+            }
             whole.clear();
             whole.extend_from_slice(frame.header_bytes);
             whole.extend_from_slice(frame.payload);

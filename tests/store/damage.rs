@@ -416,7 +416,7 @@ fn no_length_that_lies_behind_sound_checksums_allocates_for_it() {
 }
 
 /// Makes the checksums of a frame fit.
-fn repair(file: &mut [u8], frame: &shapes::Frame) {
+pub(crate) fn repair(file: &mut [u8], frame: &shapes::Frame) {
     let seed = crc32fast::hash(&file[16..32]);
     let seeded = |bytes: &[u8]| {
         let mut hasher = crc32fast::Hasher::new_with_initial(seed);

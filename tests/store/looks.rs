@@ -9,6 +9,7 @@ use dictdb::{
     WriteFile, record,
 };
 
+use crate::damage::repair;
 use crate::damage_shapes::{DIR, frames};
 
 /// A storage in which a store goes on while another handle lists and reads: before the `n`th file that is opened.
@@ -166,4 +167,34 @@ fn a_look_shows_every_commit_before_the_damage_also_in_the_newest_segment() {
         assert_eq!(shown.digest(), digests[at - 1], "{report}");
         assert_eq!(shown.table("t").unwrap().len().unwrap(), at - 1);
     }
+}
+
+/// Checksums that fit do not make a commit of what cannot be one.
+#[test]
+fn a_look_shows_no_part_of_a_commit_that_cannot_be_replayed() {
+    let files = MemoryStorage::new();
+    let options = Options::new().checkpoint(CheckpointPolicy::manual()).storage(files.clone());
+    let db = options.open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    (1..=3).for_each(|id| _ = table.insert(record! { "id": id }).unwrap());
+    let (seq, digest) = (db.seq(), db.digest());
+    db.transaction(|tx| {
+        let table = tx.table("t")?;
+        table.insert(record! { "id": 4 })?;
+        table.delete(1)
+    })
+    .unwrap();
+    drop((table, db));
+    let path = files.paths().into_iter().find(|path| path.to_str().unwrap().contains("_log_")).unwrap();
+    let mut forged = files.read(&path).unwrap();
+    let frame = frames(&forged).pop().unwrap();
+    // The key of the delete: 1 becomes 9.
+    assert_eq!(std::mem::replace(&mut forged[frame.bytes.end - 1], 18), 2);
+    repair(&mut forged, &frame);
+    files.write(&path, forged).unwrap();
+    let refused = options.open(DIR).map(drop).unwrap_err();
+    let shown = options.open_read_only(DIR).unwrap();
+    let report = shown.open_report().unwrap();
+    assert_eq!(report.damage.as_ref().unwrap().to_string(), refused.to_string());
+    assert_eq!((shown.seq(), shown.digest()), (seq, digest), "{report}");
 }
