@@ -17,8 +17,8 @@ pub(crate) static ENTRY: Entry = Entry {
     capabilities: &[Capability::Unsynced, Capability::Synced],
     open: |dir, promise| {
         let file = File::options().create_new(true).write(true).open(dir.join("raw"))?;
-        // A page at a time where small pieces follow that are synced: those of pages written together cost the system more.
-        let zeros = vec![0; if promise == Promise::Synced { 4_096 } else { 1 << 20 }];
+        // A page at a time: small writes, and syncs, cost the system more where pages were written together.
+        let zeros = [0; 4_096];
         for at in (0..BYTES).step_by(zeros.len()) {
             file.write_all_at(&zeros, at)?;
         }
