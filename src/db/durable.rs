@@ -45,8 +45,8 @@ impl DictDb {
     /// Looks at a store without writing a byte and without its lock: one that is damaged, on a disk that is read-only, or
     /// in use (then as it stood a moment ago). Where the log is damaged, the database shows what comes before, and
     /// [`OpenReport::damage`] says where and how; what looks damaged is looked at once more, as it may have been read while it was
-    /// written. Writes are [`Error::ReadOnly`](crate::Error::ReadOnly). Backups can be made of it; those of a store that is open, or was not
-    /// closed, are of a history of their own, which does not go on from the store's.
+    /// written. Writes are [`Error::ReadOnly`](crate::Error::ReadOnly). Backups can be made of it; of a store that
+    /// is open, or was not closed, they begin a history of their own, and the store's own later deltas do not join onto them.
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) where there is no sound snapshot to begin with; [`Error::NotAStore`](crate::Error::NotAStore), [`Error::Io`](crate::Error::Io).

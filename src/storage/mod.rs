@@ -208,9 +208,10 @@ pub trait WriteFile: Write + Send {
         Ok(())
     }
 
-    /// Writes zeros to these bytes of the file: room for what will be written there in small pieces, each synced. On an error
-    /// any part of them may have been written. Unless overridden, as by [`DiskStorage`] on Linux, it writes 64 KiB at a time; a
-    /// file that wraps another should pass it on.
+    /// Writes zeros to these bytes of the file, which grows where they lie behind its end: room for what will be written there
+    /// in small pieces, each synced. The place of [`Write`] stays. On an error any part of them may have been written. Unless
+    /// overridden, as by [`DiskStorage`] on Linux, it writes 64 KiB at a time with [`write_at`](Self::write_at); a file that
+    /// wraps another should pass it on.
     fn write_zeros(&mut self, bytes: Range<u64>) -> io::Result<()> {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut at = bytes.start;

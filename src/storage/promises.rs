@@ -59,6 +59,7 @@ promises! {
     a_directory_does_not_open_as_a_file
     dots_in_a_path_lead_nowhere_else
     writes_at_an_offset_overwrite_extend_and_leave_zeros_between
+    zeros_are_written_over_what_is_there_and_behind_it_and_writing_goes_on_where_it_was
     a_length_that_is_set_cuts_or_fills_with_zeros
     syncs_that_are_begun_change_nothing_of_what_is_written
     a_directory_has_one_lock_and_it_comes_free_when_dropped
@@ -314,6 +315,26 @@ fn writes_at_an_offset_overwrite_extend_and_leave_zeros_between(storage: &impl S
     assert_eq!(get(storage, &path), b"012ab56789XYcd", "Write goes on where it was");
     file.write_all_at(b"", 100).unwrap();
     assert_eq!(get(storage, &path).len(), 14);
+}
+
+fn zeros_are_written_over_what_is_there_and_behind_it_and_writing_goes_on_where_it_was(
+    storage: &impl Storage,
+    dir: &Path,
+) {
+    for (n, (from, to)) in [(0, 0), (3, 9), (5, 5_000), (4_096, 300_000), (9, 3)].into_iter().enumerate() {
+        let path = dir.join(n.to_string());
+        let mut file = storage.create(&path).unwrap();
+        file.write_all(&[7; 6_000]).unwrap();
+        file.write_zeros(from..to).unwrap();
+        file.write_all(&[8; 10]).unwrap();
+        drop(file);
+        let mut expected = vec![7; 6_000];
+        expected.resize(expected.len().max(to as usize), 0);
+        expected.get_mut(from as usize..to as usize).unwrap_or_default().fill(0);
+        expected.resize(expected.len().max(6_010), 0);
+        expected[6_000..6_010].fill(8);
+        assert!(get(storage, &path) == expected, "{from}..{to}");
+    }
 }
 
 fn a_length_that_is_set_cuts_or_fills_with_zeros(storage: &impl Storage, dir: &Path) {

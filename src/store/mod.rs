@@ -122,6 +122,7 @@ pub(crate) fn open(options: &Options, dir: &Path) -> Result<DictDb> {
         ring_bytes: options.ring_bytes,
         progress: options.progress.as_deref(),
         lenient: false,
+        before: None,
     };
     let mut recovered = recovery.run(&found)?;
     recovered.report.duration = options.clock.monotonic().saturating_sub(started);
@@ -135,21 +136,23 @@ pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
     // One that is not there is an error, not an empty store.
     storage.list(dir).map_err(Error::io("list directory", dir))?;
     let progress = options.progress.as_deref();
-    let recovery = Recovery { storage, dir, ring_bytes: options.ring_bytes, progress, lenient: true };
+    let recovery = Recovery { storage, dir, ring_bytes: options.ring_bytes, progress, lenient: true, before: None };
     let mut found = Directory::read(storage, dir)?;
     let (mut looks, mut before) = (1_u32, None);
     let Recovered { state, ring, mut report, .. } = loop {
         let outcome = recovery.run(&found);
         let trouble = match &outcome {
-            Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(error) => Some(error.to_string()),
             Ok(recovered) => recovered.report.damage.as_ref().map(ToString::to_string),
         };
+        if trouble.is_none() || looks >= LOOKS_MAX {
+            break outcome?;
+        }
         // What looks like damage, or is gone, in a store that is in use: it went on meanwhile, in other files, or in one that
         // was read while it was written. Damage is what is found twice.
         let again = Directory::read(storage, dir)?;
-        let stands = again.files == found.files && trouble == before;
-        if trouble.is_none() || stands || looks >= LOOKS_MAX {
+        let is_known = trouble == before || outcome.as_ref().is_err_and(directory::is_io);
+        if again.files == found.files && is_known {
             break outcome?;
         }
         (found, looks, before) = (again, looks.saturating_add(1), trouble);

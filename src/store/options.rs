@@ -248,7 +248,7 @@ impl Options {
     }
 
     /// Called while the store is opened, at least once a block of records or some thousand commits; `Break` ends it
-    /// with [`Error::Cancelled`].
+    /// with [`Error::Cancelled`]. A look that has to look again begins anew.
     pub fn on_progress(
         mut self,
         callback: impl Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync + 'static,

@@ -28,6 +28,7 @@ use crate::store::directory::{Directory, Line, Segment, SnapshotInfo, is_io, pat
 use crate::store::report::{OpenReport, TornReport};
 
 /// How to recover.
+#[derive(Clone, Copy)]
 pub(crate) struct Recovery<'a> {
     pub(crate) storage: &'a dyn Storage,
     pub(crate) dir: &'a Path,
@@ -35,6 +36,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) progress: Option<&'a ProgressFn>,
     /// Where the log is damaged, give what comes before the damage, and say so: for looking, never for writing.
     pub(crate) lenient: bool,
+    /// Only commits before this one.
+    pub(crate) before: Option<Seq>,
 }
 
 /// A store as it was found.
@@ -59,6 +62,8 @@ struct Replay {
     ring: Ring,
     commits: u64,
     log_bytes: u64,
+    /// The commit that could not be replayed: the state may hold part of it.
+    spoiled_by: Option<Seq>,
 }
 
 impl Recovery<'_> {
@@ -100,19 +105,26 @@ impl Recovery<'_> {
         let (state, start) = self.begin(&mut line, &sound, damaged, &mut report)?;
         let checkpoint = report.snapshot.is_some().then_some(state.seq);
         let ring = Ring::new(self.ring_bytes, state.seq);
-        let mut replay = Replay { state, ring, commits: 0, log_bytes: 0 };
+        let mut replay = Replay { state, ring, commits: 0, log_bytes: 0, spoiled_by: None };
 
         let segments = line.segments.get(start..).unwrap_or_default();
         let mut outcome = Ok(None);
         for (at, segment) in segments.iter().enumerate() {
             let next = segments.get(at.saturating_add(1));
+            let commits = replay.commits;
             let ended = match next {
                 Some(next) => self.closed(&mut replay, segment, next).map(|()| None),
                 None => self.last(&mut replay, segment, &sound, &mut report).map(Some),
             };
             match ended {
                 Ok(end) => outcome = Ok(end),
+                Err(error) if replay.spoiled_by.is_some() && self.before.is_none() && self.lenient => {
+                    let mut recovered = Recovery { before: replay.spoiled_by, ..*self }.attempt(found)?;
+                    (recovered.report.damage, recovered.report.clean) = (Some(Box::new(error)), false);
+                    return Ok(recovered);
+                }
                 Err(error) if self.lenient && !is_io(&error) => {
+                    report.segments = report.segments.saturating_add(u64::from(replay.commits > commits));
                     report.damage.get_or_insert(Box::new(error));
                     outcome = Ok(None);
                     break;
@@ -307,15 +319,16 @@ impl Recovery<'_> {
         report: &mut OpenReport,
     ) -> Result<End> {
         let mut reader = self.enter(replay, segment)?;
-        let ending = reader.read(None, |_| Ok(()))?;
+        let ending = match reader.read(None, |_| Ok(())) {
+            Err(damage) if self.lenient && !is_io(&damage) => {
+                return self.up_to(replay, &mut reader, Seq::new(u64::MAX), damage);
+            }
+            ending => ending?,
+        };
         let lineage = segment.header.lineage;
         let witness = sound.iter().filter_map(|info| info.durable_in(lineage)).max().unwrap_or_default();
         let verdict = match self.verdict(segment, &ending, witness) {
-            Err(error) if self.lenient => {
-                // What comes before the damage is shown.
-                self.replay(replay, &mut reader, ending.last, |_, _| ())?;
-                return Err(error);
-            }
+            Err(damage) if self.lenient => return self.up_to(replay, &mut reader, ending.last, damage),
             verdict => verdict?,
         };
 
@@ -354,6 +367,12 @@ impl Recovery<'_> {
             torn = Some(TornTail { file: segment.path.clone(), stamp: segment.stamp, offset: ending.at });
         }
         Ok(End { durable, pending, torn, clean: false })
+    }
+
+    /// Replays what comes before the damage, for looking. Where that cannot be replayed, the damage told is an earlier one.
+    fn up_to<T>(&self, replay: &mut Replay, reader: &mut SegmentReader, last: Seq, damage: Error) -> Result<T> {
+        self.replay(replay, reader, last, |_, _| ())?;
+        Err(damage)
     }
 
     fn verdict(&self, segment: &Segment, ending: &Ending, witness: Seq) -> Result<Verdict> {
@@ -395,19 +414,16 @@ impl Recovery<'_> {
         mut each: impl FnMut(&State, &[u8]),
     ) -> Result<Ending> {
         const REPORT_EVERY: u64 = 4_096;
+        let last = self.before.map_or(Seq::new(u64::MAX), |before| Seq::new(before.get().saturating_sub(1)));
         let path: PathBuf = reader.path().to_owned();
         let watch = Watch::new(self.progress, Stage::ReadingLog, &path);
         let mut whole = Vec::new();
-        reader.read(Some(until), |frame| {
+        reader.read(Some(until.min(last)), |frame| {
             if frame.seq <= replay.state.seq {
                 return Ok(());
             }
-            // One that fails leaves part of it in the state, which is shown.
-            let before = self.lenient.then(|| replay.state.clone());
             if let Err(wrong) = replay.state.apply(frame.seq, frame.payload) {
-                if let Some(before) = before {
-                    replay.state = before;
-                }
+                replay.spoiled_by = Some(frame.seq);
                 let at = frame.payload_at.saturating_add(wrong.at as u64);
                 return Err(Error::corrupt(&path, at, wrong.expected));
             }

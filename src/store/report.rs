@@ -39,7 +39,7 @@ pub struct OpenReport {
     /// that was only looked at, this handle and its backups alone have the new history.
     pub new_lineage_from: Option<Point>,
     /// Commits that were found sound, but of which nothing proves that they were durable: they are kept, and written
-    /// once more by the first write, where the store was opened for writing.
+    /// once more by the first write, where the store was opened for writing. Not counted where there is [`damage`](Self::damage).
     pub unproven: u64,
     /// Bytes of writes that never completed; in a store that another process has open they may do so yet.
     pub torn: Option<TornReport>,

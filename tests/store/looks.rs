@@ -163,7 +163,7 @@ fn a_look_shows_every_commit_before_the_damage_also_in_the_newest_segment() {
         let shown = options.open_read_only(DIR).unwrap();
         let report = shown.open_report().unwrap();
         assert!(matches!(report.damage.as_deref(), Some(Error::Corrupt { .. })), "{report}");
-        assert_eq!((shown.seq().get(), report.commits), (at as u64, at as u64), "{report}");
+        assert_eq!((shown.seq().get(), report.commits, report.segments), (at as u64, at as u64, 1), "{report}");
         assert_eq!(shown.digest(), digests[at - 1], "{report}");
         assert_eq!(shown.table("t").unwrap().len().unwrap(), at - 1);
     }
@@ -197,4 +197,37 @@ fn a_look_shows_no_part_of_a_commit_that_cannot_be_replayed() {
     let report = shown.open_report().unwrap();
     assert_eq!(report.damage.as_ref().unwrap().to_string(), refused.to_string());
     assert_eq!((shown.seq(), shown.digest()), (seq, digest), "{report}");
+}
+
+#[test]
+fn a_look_shows_the_commits_of_a_segment_whose_successor_is_gone_also_where_its_seal_does_not_fit() {
+    let files = MemoryStorage::new();
+    let options = Options::new().checkpoint(CheckpointPolicy::manual()).segment_bytes(512).storage(files.clone());
+    let logs = || files.paths().into_iter().filter(|path| path.to_str().unwrap().contains("_log_"));
+    let db = options.open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    let mut digests = vec![db.digest()];
+    while logs().count() < 2 {
+        table.insert(record! { "text": "x".repeat(50) }).unwrap();
+        digests.push(db.digest());
+    }
+    drop((table, db));
+    let (first, second) = (logs().min().unwrap(), logs().max().unwrap());
+    files.remove(&second).unwrap();
+    let mut segment = files.read(&first).unwrap();
+    let frames = frames(&segment);
+    let (seal, commits) = frames.split_last().unwrap();
+    for forged in [false, true] {
+        if forged {
+            segment[seal.bytes.end - 1] ^= 1;
+            repair(&mut segment, seal);
+            files.write(&first, segment.clone()).unwrap();
+        }
+        let refused = options.open(DIR).map(drop).unwrap_err();
+        let shown = options.open_read_only(DIR).unwrap();
+        let report = shown.open_report().unwrap();
+        assert_eq!(report.damage.as_ref().unwrap().to_string(), refused.to_string());
+        assert_eq!((shown.seq().get(), report.segments), (commits.len() as u64, 1), "{report}");
+        assert_eq!(shown.digest(), digests[commits.len() - 1], "{report}");
+    }
 }
