@@ -145,7 +145,7 @@ pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
             Err(error) => Some(error.to_string()),
             Ok(recovered) => recovered.report.damage.as_ref().map(ToString::to_string),
         };
-        if trouble.is_none() || looks >= LOOKS_MAX {
+        if trouble.is_none() || looks >= LOOKS_MAX || matches!(outcome, Err(Error::Cancelled)) {
             break outcome?;
         }
         // What looks like damage, or is gone, in a store that is in use: it went on meanwhile, in other files, or in one that

@@ -1,5 +1,6 @@
 //! Looks at a store, by `open_read_only`: of one that is damaged, and of one that goes on meanwhile.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -230,4 +231,24 @@ fn a_look_shows_the_commits_of_a_segment_whose_successor_is_gone_also_where_its_
         assert_eq!((shown.seq().get(), report.segments), (commits.len() as u64, 1), "{report}");
         assert_eq!(shown.digest(), digests[commits.len() - 1], "{report}");
     }
+}
+
+#[test]
+fn a_look_that_is_called_off_does_not_look_again_though_the_store_went_on() {
+    let files = MemoryStorage::new();
+    let options = Options::new().checkpoint(CheckpointPolicy::manual()).storage(files.clone());
+    let db = options.open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    table.insert(record! { "id": 0 }).unwrap();
+    db.checkpoint().unwrap();
+    let (calls, called) = (Arc::new(AtomicUsize::new(0)), db.clone());
+    let told = Arc::clone(&calls);
+    let looking = options.on_progress(move |_| {
+        let id = told.fetch_add(1, Ordering::Relaxed) + 1;
+        called.table("t").unwrap().insert(record! { "id": id as i64 }).unwrap();
+        called.checkpoint().unwrap();
+        ControlFlow::Break(())
+    });
+    assert!(matches!(looking.open_read_only(DIR), Err(Error::Cancelled)));
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
