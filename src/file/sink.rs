@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::error::{Error, Result};
 use crate::file::name;
-use crate::storage::{Storage, WriteFile};
+use crate::storage::{PAGE_BYTES, Storage, WriteFile};
 
 /// Writes are gathered up to this many bytes.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -20,7 +20,6 @@ const WAY_BYTES: u64 = 2 << 20;
 const WAY_BYTES_MIN: u64 = 512 << 10;
 /// A device has a cache of its own, which a sync empties: that, too, is begun each so many bytes.
 const SYNC_BYTES: u64 = 8 << 20;
-pub(crate) const PAGE_BYTES: u64 = 4_096;
 
 /// A file that is being written, with the checksum of what went into it so far.
 pub(crate) struct Sink {

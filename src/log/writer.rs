@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::file::header::{FileKind, Header};
 use crate::file::name::Stamp;
 use crate::file::seal::{SEAL_BYTES, Seal};
-use crate::file::sink::{Existing, PAGE_BYTES, create_temp, publish};
+use crate::file::sink::{Existing, create_temp, publish};
 use crate::file::store_name::{StoreFile, StoreName};
 use crate::frame::FrameKind;
 use crate::history::{Point, Timestamp};
@@ -26,7 +26,7 @@ use crate::log::group::{Goal, Sink};
 use crate::log::place::Place;
 use crate::log::reader::SegmentReader;
 use crate::state::Identity;
-use crate::storage::{Storage, WriteFile};
+use crate::storage::{PAGE_BYTES, Storage, WriteFile};
 
 /// Gives out the stamps of a store's files: each past all before it.
 #[derive(Debug)]

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use tempfile::TempPath;
 
 #[cfg(target_os = "linux")]
+use super::PAGE_BYTES;
+#[cfg(target_os = "linux")]
 use super::syncer::Syncer;
 use super::{DirEntry, DirLock, LOCK_FILE, LockError, ReadFile, Storage, WriteFile};
 
@@ -311,9 +313,6 @@ impl WriteFile for Writer {
         self.end_syncer().and(synced)
     }
 }
-
-#[cfg(target_os = "linux")]
-const PAGE_BYTES: u64 = 4_096;
 
 /// What lies of these bytes in each page.
 #[cfg(target_os = "linux")]

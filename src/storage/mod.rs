@@ -183,6 +183,9 @@ pub trait ReadFile: Read + Seek + Send {
     }
 }
 
+/// Of the memory in which the system keeps what is on its way to the disk.
+pub(crate) const PAGE_BYTES: u64 = 4_096;
+
 /// A file being written. It buffers nothing: callers write large pieces, or wrap it in a [`std::io::BufWriter`]; but a log is
 /// written a commit or a few at a time.
 ///

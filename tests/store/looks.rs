@@ -5,10 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dictdb::{
-    CheckpointPolicy, DictDb, DirEntry, DirLock, Error, LockError, MemoryStorage, Options, ReadFile, Storage,
-    WriteFile, record,
-};
+use dictdb::{CheckpointPolicy, DictDb, Error, MemoryStorage, Options, ReadFile, Storage, record};
 
 use crate::damage::repair;
 use crate::damage_shapes::{DIR, frames};
@@ -28,33 +25,10 @@ impl std::fmt::Debug for Busy {
 }
 
 impl Storage for Busy {
-    fn create_dir_all(&self, dir: &Path) -> std::io::Result<()> {
-        self.files.create_dir_all(dir)
-    }
-    fn list(&self, dir: &Path) -> std::io::Result<Vec<DirEntry>> {
-        self.files.list(dir)
-    }
+    left_to_files! { create_dir_all list create rename rename_new remove sync_dir lock }
     fn open(&self, path: &Path) -> std::io::Result<Box<dyn ReadFile>> {
         (self.go_on)(self.opened.fetch_add(1, Ordering::Relaxed));
         self.files.open(path)
-    }
-    fn create(&self, path: &Path) -> std::io::Result<Box<dyn WriteFile>> {
-        self.files.create(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.files.rename(from, to)
-    }
-    fn rename_new(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.files.rename_new(from, to)
-    }
-    fn remove(&self, path: &Path) -> std::io::Result<()> {
-        self.files.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-        self.files.sync_dir(dir)
-    }
-    fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError> {
-        self.files.lock(dir)
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dictdb::{
-    BackupFormat, BackupManager, CheckpointPolicy, DictDb, DirEntry, DirLock, DiskStorage, Durability, Error,
-    LockError, MemoryStorage, Options, ReadFile, RestoreOptions, Storage, WriteFile, record,
+    BackupFormat, BackupManager, CheckpointPolicy, DictDb, DirLock, DiskStorage, Durability, Error, LockError,
+    MemoryStorage, Options, RestoreOptions, Storage, WriteFile, record,
 };
 
 const DIR: &str = "/data";
@@ -52,36 +52,13 @@ struct Panicking {
 }
 
 impl Storage for Panicking {
-    fn create_dir_all(&self, dir: &Path) -> std::io::Result<()> {
-        self.files.create_dir_all(dir)
-    }
-    fn list(&self, dir: &Path) -> std::io::Result<Vec<DirEntry>> {
-        self.files.list(dir)
-    }
-    fn open(&self, path: &Path) -> std::io::Result<Box<dyn ReadFile>> {
-        self.files.open(path)
-    }
+    left_to_files! { create_dir_all list open rename rename_new remove sync_dir lock }
     fn create(&self, path: &Path) -> std::io::Result<Box<dyn WriteFile>> {
         if path.to_string_lossy().contains("snapshot") && self.panics.load(Ordering::Relaxed) {
             self.panicked.fetch_add(1, Ordering::Relaxed);
             panic!("the storage panics");
         }
         self.files.create(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.files.rename(from, to)
-    }
-    fn rename_new(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.files.rename_new(from, to)
-    }
-    fn remove(&self, path: &Path) -> std::io::Result<()> {
-        self.files.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-        self.files.sync_dir(dir)
-    }
-    fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError> {
-        self.files.lock(dir)
     }
 }
 
@@ -169,15 +146,7 @@ impl Drop for GatedLock {
 }
 
 impl Storage for Gated {
-    fn create_dir_all(&self, dir: &Path) -> std::io::Result<()> {
-        self.files.create_dir_all(dir)
-    }
-    fn list(&self, dir: &Path) -> std::io::Result<Vec<DirEntry>> {
-        self.files.list(dir)
-    }
-    fn open(&self, path: &Path) -> std::io::Result<Box<dyn ReadFile>> {
-        self.files.open(path)
-    }
+    left_to_files! { create_dir_all list open rename sync_dir }
     fn create(&self, path: &Path) -> std::io::Result<Box<dyn WriteFile>> {
         let file = self.files.create(path)?;
         if path.to_string_lossy().contains("snapshot") {
@@ -187,9 +156,6 @@ impl Storage for Gated {
             }
         }
         Ok(file)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.files.rename(from, to)
     }
     fn rename_new(&self, from: &Path, to: &Path) -> std::io::Result<()> {
         if to.to_string_lossy().contains("snapshot") {
@@ -202,9 +168,6 @@ impl Storage for Gated {
             self.in_snapshot.store(false, Ordering::SeqCst);
         }
         self.files.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-        self.files.sync_dir(dir)
     }
     fn lock(&self, dir: &Path) -> Result<Box<dyn DirLock>, LockError> {
         Ok(Box::new(GatedLock { _inner: self.files.lock(dir)?, storage: self.clone() }))
