@@ -7,11 +7,11 @@ use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::history::{Lineage, Seq, Timestamp};
-use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX};
+use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX, TABLES_MAX};
 use crate::mutation::CommitWriter;
 use crate::put::{self, Put};
 use crate::rows::Ways;
-use crate::state::{State, TableState};
+use crate::state::{NotCreated, State, TableState};
 use crate::tree::{WARM_MAX, Way};
 use crate::value::Key;
 
@@ -241,9 +241,14 @@ impl<'a> Batch<'a> {
         definition.check().map_err(|problem| Error::InvalidDefinition { table: table.to_owned(), problem })?;
         let schema_bytes = definition.schema_ref().map_or(0, |s| s.fields().map(|(name, _)| name.len() + 8).sum());
         self.room().check(schema_bytes)?;
-        if !self.state.create_table(table, TableState::new(table, definition.clone())) {
-            return Err(Error::TableExists { table: table.to_owned() });
-        }
+        let created = self.state.create_table(table, TableState::new(table, definition.clone()));
+        created.map_err(|not_created| match not_created {
+            NotCreated::Exists => Error::TableExists { table: table.to_owned() },
+            NotCreated::TooMany => {
+                let problem = format!("there are {TABLES_MAX}, the most there can be: drop one, or share one");
+                Error::InvalidDefinition { table: table.to_owned(), problem }
+            }
+        })?;
         self.writer.create(self.frame, table, definition);
         self.mutations = self.mutations.saturating_add(1);
         Ok(())

@@ -83,6 +83,21 @@ pub enum Error {
         /// The version read here.
         supported: u16,
     },
+    /// A sound JSON backup of DictDB 1.11 that holds what no record here can: NaN or an infinity, an integer beyond 64 bits,
+    /// half of a surrogate pair, a name or key twice, a key that is neither an integer nor a string. Nothing is damaged, and
+    /// no older backup is taken in its place.
+    #[error(
+        "{} holds what no record here can, at byte {offset}: expected {expected}. It is not damaged: change that in the \
+         DictDB that wrote it and back up anew, or move the file away to restore the backup before it", file.display()
+    )]
+    UnsupportedValue {
+        /// The file.
+        file: PathBuf,
+        /// Where in it, about, in bytes from its start.
+        offset: u64,
+        /// What could have stood there.
+        expected: String,
+    },
     /// A file of another kind than the one asked for (a delta where a full backup is wanted, or the reverse).
     #[error("{} is a {found}, not a {wanted}", file.display())]
     WrongKind {

@@ -5,6 +5,7 @@
 //! copy of the tree's nodes.
 
 use std::ops::Bound;
+use std::sync::LazyLock;
 
 use arrayvec::ArrayVec;
 
@@ -23,9 +24,17 @@ pub(crate) enum Rows {
     Keys(Tree<Key, Packed>),
 }
 
+/// A leaf is made for the first row: whoever sends tables without rows sends little, and shall not take much.
+static EMPTY: LazyLock<Tree<i64, Packed>> = LazyLock::new(Tree::new);
+
 impl Rows {
     pub(crate) fn new() -> Rows {
-        Rows::Ints(Tree::new())
+        Rows::Ints(EMPTY.empty())
+    }
+
+    /// For a table that no row is ever put into.
+    pub(crate) fn none() -> Rows {
+        Rows::Ints(EMPTY.clone())
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 pub(crate) use self::place::InPlace;
 use crate::definition::{FieldType, TableDefinition};
 use crate::history::{Digest, Lineage, Point, Seq, Timestamp};
-use crate::limits::NAME_BYTES_MAX;
+use crate::limits::{NAME_BYTES_MAX, TABLES_MAX};
 use crate::mutation::{CommitReader, Event};
 use crate::row::{self, Parts, RowCopy, RowRef, Shapes, Summary, Tag};
 use crate::rows::{self, Leaves, Rows, Ways};
@@ -249,7 +249,7 @@ impl TableState {
     pub(crate) fn without_rows(&self) -> TableState {
         TableState {
             definition: self.definition.clone(),
-            rows: Rows::new(),
+            rows: Rows::none(),
             shapes: self.shapes.clone(),
             next_key: FIRST_AUTOMATIC_KEY,
             rows_digest: Digest::EMPTY,
@@ -307,8 +307,9 @@ impl TableState {
         let Some(schema) = self.definition.schema_ref() else { return Ok(()) };
         let mut problem = None;
         let mut seen = 0_usize;
+        let mut types = schema.types();
         let walked = row::for_each_field(row, |name, tag| {
-            let found = match schema.get(name) {
+            let found = match types.of(name) {
                 None => Some("is not defined in the schema".to_owned()),
                 Some(wanted) if fits(wanted, tag) => None,
                 Some(wanted) => Some(format!("must be of type {wanted}, not {}", tag.name())),
@@ -404,6 +405,23 @@ pub(crate) struct Mismatch {
     pub(crate) expected: String,
 }
 
+/// Why a table cannot be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotCreated {
+    Exists,
+    TooMany,
+}
+
+impl NotCreated {
+    /// What was expected where a file has such a table.
+    pub(crate) fn expected(self, table: &str) -> String {
+        match self {
+            NotCreated::Exists => format!("no table {table:?} yet"),
+            NotCreated::TooMany => format!("no more than {TABLES_MAX} tables"),
+        }
+    }
+}
+
 impl From<Malformed> for Mismatch {
     fn from(malformed: Malformed) -> Mismatch {
         Mismatch { at: malformed.at, expected: malformed.expected.to_owned() }
@@ -440,13 +458,16 @@ impl State {
         self.tables.len()
     }
 
-    /// `false`, and no change, where a table of that name exists.
-    pub(crate) fn create_table(&mut self, name: &str, table: TableState) -> bool {
-        let vacant = !self.tables.contains_key(name);
-        if vacant {
-            self.tables.insert(name.into(), table, |_, _, _| ());
+    /// Adds a table, or changes nothing.
+    pub(crate) fn create_table(&mut self, name: &str, table: TableState) -> Result<(), NotCreated> {
+        if self.tables.contains_key(name) {
+            return Err(NotCreated::Exists);
         }
-        vacant
+        if self.tables.len() >= TABLES_MAX {
+            return Err(NotCreated::TooMany);
+        }
+        self.tables.insert(name.into(), table, |_, _, _| ());
+        Ok(())
     }
 
     /// `false` where there is none of that name.
@@ -476,7 +497,7 @@ impl State {
         let mut outline = State::empty(self.identity);
         (outline.seq, outline.time) = (self.seq, self.time);
         for (name, table) in self.tables() {
-            outline.create_table(name, table.outline());
+            outline.tables.insert(name.clone(), table.outline(), |_, _, _| ());
         }
         outline
     }
@@ -517,9 +538,8 @@ impl State {
                     applied.deletes = applied.deletes.saturating_add(1);
                 }
                 Event::Create { definition } => {
-                    if !self.create_table(table, TableState::new(table, definition)) {
-                        return Err(wrong(format!("no table {table:?} yet")));
-                    }
+                    let created = self.create_table(table, TableState::new(table, definition));
+                    created.map_err(|not_created| wrong(not_created.expected(table)))?;
                 }
                 Event::Drop => {
                     if !self.drop_table(table) {

@@ -107,6 +107,12 @@ impl<K: Ord + Clone, V: Values> Tree<K, V> {
         Tree::of(Node::new(Kind::Leaf(Leaf::new())), 0)
     }
 
+    /// An empty one that has the root of this one, which is empty, until something is put into it.
+    pub(crate) fn empty(&self) -> Tree<K, V> {
+        debug_assert_eq!(self.len, 0);
+        Tree::of(self.root.clone(), 0)
+    }
+
     fn of(root: Arc<Node<K, V>>, len: usize) -> Tree<K, V> {
         Tree { root, len, spare: Spare::new(len) }
     }
@@ -399,8 +405,8 @@ impl<K: Ord + Clone, V: Values> Node<K, V> {
     }
 }
 
-/// Puts a value under a key that has none, whose leaf is full: that is split, and so is what is full above it. The nodes
-/// that lead there are shared with nobody.
+/// Puts a value under a key that has none, whose leaf is full: it goes before all of the next leaf where it may, or else the
+/// leaf is split, and so is what is full above it. The nodes that lead there are shared with nobody.
 fn insert_into_full<K: Ord + Clone, V: Values>(
     node: &mut Arc<Node<K, V>>,
     spare: &Spare<K, V>,
@@ -410,7 +416,8 @@ fn insert_into_full<K: Ord + Clone, V: Values>(
     match &mut spare.own(node).kind {
         Kind::Leaf(leaf) => {
             let at = leaf.find(&key).unwrap_or_else(|at| at);
-            // At its end a leaf is left full, so that keys that come in order fill every leaf.
+            // At its end a leaf is left full, so that keys that ascend fill every leaf. So do those that descend, as the next
+            // ones find the leaf made here behind their own.
             let middle = if at == LEAF_MAX { LEAF_MAX } else { LEAF_MAX / 2 };
             let mut right = Leaf { keys: leaf.keys.drain(middle..).collect(), values: leaf.values.split_off(middle) };
             let (half, at) = if at >= middle { (&mut right, at.saturating_sub(middle)) } else { (leaf, at) };
@@ -421,6 +428,14 @@ fn insert_into_full<K: Ord + Clone, V: Values>(
         }
         Kind::Inner(inner) => {
             let at = inner.child_of(&key);
+            if let Some(leaf) = inner.roomy_leaf_behind(at, &key, spare) {
+                leaf.keys.insert(0, key.clone());
+                leaf.values.insert(0, value);
+                if let Some(separator) = inner.keys.get_mut(at) {
+                    *separator = key;
+                }
+                return None;
+            }
             let (key, right) = insert_into_full(inner.child_mut(at), spare, key, value)?;
             inner.add(at, key, right, spare)
         }
@@ -477,6 +492,23 @@ fn remove<K: Ord + Clone + Borrow<Q>, V: Values, Q: Ord + ?Sized>(
 }
 
 impl<K: Ord + Clone, V: Values> Inner<K, V> {
+    /// The leaf behind the one at a place, for change, where a key that belongs behind all of that one may go before all of
+    /// this one, which has room.
+    fn roomy_leaf_behind(&mut self, at: usize, key: &K, spare: &Spare<K, V>) -> Option<&mut Leaf<K, V>> {
+        let Kind::Leaf(leaf) = &self.children.get(at)?.kind else { return None };
+        if leaf.keys.last().is_none_or(|last| last > key) {
+            return None;
+        }
+        let behind = self.children.get_mut(at.saturating_add(1))?;
+        if behind.size() >= LEAF_MAX {
+            return None;
+        }
+        match &mut spare.own(behind).kind {
+            Kind::Leaf(leaf) => Some(leaf),
+            Kind::Inner(_) => None,
+        }
+    }
+
     /// Takes in the right half of a child that was split; splits this node where it is full.
     fn add(&mut self, at: usize, key: K, right: Arc<Node<K, V>>, spare: &Spare<K, V>) -> Split<K, V> {
         if self.children.len() < CHILDREN_MAX {

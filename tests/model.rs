@@ -3,6 +3,8 @@
 
 #[path = "model/api.rs"]
 mod api;
+#[path = "model/extremes.rs"]
+mod extremes;
 #[path = "model/managers.rs"]
 mod managers;
 #[path = "model/operation.rs"]

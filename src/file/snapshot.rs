@@ -178,7 +178,6 @@ impl OpenTable {
         if !open.table.set_next_key(open.next_key) {
             return Err(format!("a next automatic key of table {:?} above all its keys", open.name));
         }
-        state.create_table(&open.name, open.table);
-        Ok(())
+        state.create_table(&open.name, open.table).map_err(|not_created| not_created.expected(&open.name))
     }
 }

@@ -271,7 +271,7 @@ fn trusted<'f>(frames: impl Iterator<Item = &'f [u8]>) -> (State, u64) {
     let mut state = State::empty(Identity { lineage: LINEAGE, parent: None });
     for (name, mut table, next_key) in tables {
         table.set_next_key(next_key);
-        state.create_table(&name, table);
+        let _ = state.create_table(&name, table);
     }
     (state, records)
 }

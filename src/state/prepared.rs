@@ -155,7 +155,9 @@ impl Preparer {
 impl State {
     /// What it takes to check commits that come behind this state, until one changes which tables there are.
     pub(crate) fn preparer(&self) -> Preparer {
-        Preparer { tables: self.tables().map(|(name, table)| (name.clone(), table.without_rows())).collect() }
+        let mut tables = Vec::with_capacity(self.table_count());
+        tables.extend(self.tables().map(|(name, table)| (name.clone(), table.without_rows())));
+        Preparer { tables }
     }
 }
 

@@ -155,6 +155,30 @@ fn keys_in_order_fill_the_leaves() {
 }
 
 #[test]
+fn keys_that_descend_or_ascend_behind_a_full_leaf_fill_the_leaves() {
+    for descends in [true, false] {
+        let mut tree = Tree::<u32, Vec<u32>>::new();
+        let (mut model, mut copies) = (BTreeMap::new(), Vec::new());
+        let full = LEAF_MAX as u32;
+        let between = full..10_000;
+        let behind: Vec<u32> = if descends { between.rev().collect() } else { between.collect() };
+        let far_behind = 20_000..20_000 + full;
+        for (n, key) in (0..full).chain(far_behind).chain(behind).enumerate() {
+            assert!(put(&mut tree, key, key).is_none());
+            model.insert(key, key);
+            if n % 1_000 == 0 {
+                copies.push((tree.clone(), model.clone()));
+            }
+        }
+        let fewest = model.len().div_ceil(LEAF_MAX);
+        assert!(leaves(&tree.root) <= fewest + 1, "{} leaves, descending: {descends}", leaves(&tree.root));
+        copies.push((tree, model));
+        let mut rng = fastrand::Rng::with_seed(1);
+        copies.iter().for_each(|(tree, model)| check(tree, model, &mut rng));
+    }
+}
+
+#[test]
 fn a_way_of_long_ago_or_to_another_key_misleads_nobody() {
     let mut rng = fastrand::Rng::with_seed(11);
     let (mut tree, mut model) = (Tree::<u32, Vec<u32>>::new(), BTreeMap::new());

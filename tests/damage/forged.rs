@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use dictdb::{BackupFormat, DictDb, LoadOptions, RestoreOptions};
+use dictdb::{BackupFormat, BackupManager, DictDb, LoadOptions, RestoreOptions};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::chain::{Chain, DIR, Shape, bounded, contents, storage_of};
@@ -388,4 +388,28 @@ fn compressed_blocks_that_lie_are_refused_before_memory_is_taken_for_them() {
     forged = parts.clone();
     forged.frames[1].0[0] = 6;
     load(&chain, &path, "not compressed, in a frame of rows that are", forged.forge()).unwrap_err();
+}
+
+/// A table takes nine bytes of a delta, and is some hundreds in memory.
+#[test]
+fn tables_without_rows_take_no_memory_out_of_proportion() {
+    const TABLES: u64 = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let db = DictDb::new();
+    db.transaction(|tx| (0..TABLES).try_for_each(|n| tx.create_table(&format!("{n:x}"), "").map(drop))).unwrap();
+    let manager = BackupManager::builder(&db, dir.path().join("chain")).file_format(BackupFormat::Binary);
+    manager.incremental(true).build().unwrap().backup_delta().unwrap();
+    let (binary, json) = (dir.path().join("full.bin"), dir.path().join("full.json"));
+    db.save(&binary, BackupFormat::Binary).unwrap();
+    db.save(&json, BackupFormat::Json).unwrap();
+    let load = |file: &std::path::Path| DictDb::load(file).unwrap();
+    let restore = || dictdb::restore(dir.path().join("chain")).unwrap().0;
+    let ways: [(&str, &dyn Fn() -> DictDb); 3] =
+        [("a full one", &|| load(&binary)), ("JSON", &|| load(&json)), ("a delta", &restore)];
+    for (way, read) in ways {
+        let mut found = None;
+        let used = allocation_counter::measure(|| found = Some(read().digest()));
+        assert_eq!(found, Some(db.digest()), "{way}");
+        assert!(used.bytes_max <= 1_024 * TABLES, "{way}: {} bytes a table", used.bytes_max / TABLES);
+    }
 }

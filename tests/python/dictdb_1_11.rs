@@ -116,19 +116,64 @@ fn the_files_of_dictdb_1_11_are_listed_and_never_written_to() {
     assert!(read() == before);
 }
 
+/// What Python's `json` writes and reads, and no record here holds.
+const NOT_HELD: [&str; 12] = [
+    r#"{"id": 1, "x": NaN}"#,
+    r#"{"id": 1, "x": [0, Infinity]}"#,
+    r#"{"id": 1, "x": -Infinity}"#,
+    r#"{"id": 1, "x": 18446744073709551616}"#,
+    r#"{"id": 1, "x": -9223372036854775809}"#,
+    r#"{"id": 1, "x": "\udc80"}"#,
+    r#"{"id": 1, "x": {"1": 0, "1": 1}}"#,
+    r#"{"id": 1, "x": 0, "x": 1}"#,
+    r#"{"id": 1.5, "x": 0}"#,
+    r#"{"id": true, "x": 0}"#,
+    r#"{"id": null, "x": 0}"#,
+    r#"{"id": 18446744073709551615, "x": 0}"#,
+];
+
+fn full_of(record: &str) -> String {
+    format!(r#"{{"tables": {{"t": {{"primary_key": "id", "schema": null, "records": [{record}]}}}}}}"#)
+}
+
 #[test]
-fn numbers_of_python_that_no_value_holds_are_refused_with_their_place() {
+fn what_python_writes_and_no_record_holds_is_refused_with_its_place_and_called_no_damage() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("full.json");
-    for number in ["NaN", "Infinity", "-Infinity", "18446744073709551616", "-9223372036854775809"] {
-        let full = format!(
-            r#"{{"tables": {{"t": {{"primary_key": "id", "schema": null, "records": [{{"id": 1, "x": {number}}}]}}}}}}"#
-        );
+    for record in NOT_HELD {
+        let full = full_of(record);
         std::fs::write(&file, &full).unwrap();
-        let Err(error) = DictDb::load(&file) else { panic!("{number} was taken") };
-        let Error::Corrupt { file: named, offset, .. } = &error else { panic!("{number}: {error}") };
+        let Err(error) = DictDb::load(&file) else { panic!("{record} was taken") };
+        let Error::UnsupportedValue { file: named, offset, .. } = &error else { panic!("{record}: {error}") };
         assert_eq!(*named, file);
-        let at = full.find(number).unwrap() as u64;
-        assert!((at - 30..at + 30).contains(offset), "{number} stands at {at}: {error}");
+        let at = full.find(record).unwrap() as u64;
+        assert!((at..=at + record.len() as u64).contains(offset), "{record} stands at {at}: {error}");
+        assert!(error.to_string().contains("not damaged"), "{error}");
+    }
+}
+
+#[test]
+fn a_backup_of_dictdb_that_no_record_here_holds_is_never_silently_replaced_by_an_older_one() {
+    for record in NOT_HELD {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("dictdb_backup_1795344629_000001.json", &full_of(r#"{"id": 1, "x": 0}"#));
+        let newest = "dictdb_backup_1795344629_000002.json";
+        write(newest, &full_of(record));
+        let Err(error) = restore(dir.path()) else { panic!("{record}: an older state was given") };
+        assert!(matches!(error, Error::UnsupportedValue { .. }), "{record}: {error}");
+        // Its text cut short is damage, as ever.
+        write(newest, full_of(record).split_at(60).0);
+        let (db, report) = restore(dir.path()).unwrap();
+        assert!(report.fell_back && db.table("t").unwrap().len().unwrap() == 1, "{report}");
+        std::fs::remove_file(dir.path().join(newest)).unwrap();
+        write(
+            "dictdb_delta_1795344629_000002.json",
+            &format!(
+                r#"{{"type": "delta", "timestamp": 1.5, "tables": {{"t": {{"upserts": [{record}], "deletes": []}}}}}}"#
+            ),
+        );
+        let Err(error) = restore(dir.path()) else { panic!("{record} in a delta: an older state was given") };
+        assert!(matches!(error, Error::UnsupportedValue { .. }), "{record} in a delta: {error}");
     }
 }

@@ -40,7 +40,7 @@ pub(crate) fn read_full(storage: &dyn Storage, path: &Path, trust: Trust, watch:
     state.seq = Seq::ZERO;
     let bytes = source.bytes();
     let reading = Reading { watch, bytes, total: head.map(|h| h.records), ours: head.is_some() };
-    let records = text::parse(source, |context| FullDocument { context, reading, state: &mut state })?;
+    let records = text::parse(source, !reading.ours, |context| FullDocument { context, reading, state: &mut state })?;
     if let Some(head) = head {
         state.seq = head.end.seq;
         state.time = head.time;
@@ -68,7 +68,7 @@ pub(crate) fn apply_delta(
     }
     let reading = Reading { watch, bytes, total: head.map(|h| h.records), ours: head.is_some() };
     let target = Target::State(state);
-    let applied = text::parse(source, |context| DeltaDocument { context, reading, target })?;
+    let applied = text::parse(source, !reading.ours, |context| DeltaDocument { context, reading, target })?;
     if let Some(head) = head {
         state.identity = Identity { lineage: head.end.lineage, parent: head.parent };
         let commits = head.end.seq.since(state.seq);
@@ -96,7 +96,7 @@ pub(crate) fn commit_dictdb_delta(
 ) -> Result<Applied> {
     let source = Source::open(storage, path)?;
     let reading = Reading { watch, bytes: source.bytes(), total: None, ours: false };
-    text::parse(source, |context| DeltaDocument { context, reading, target: Target::Commit(batch) })
+    text::parse(source, true, |context| DeltaDocument { context, reading, target: Target::Commit(batch) })
 }
 
 /// Opens a file and checks its head and seal.
@@ -229,7 +229,8 @@ impl<'de> Visitor<'de> for FullTables<'_> {
         members(map, context, |name, map| {
             check_name(context, name)?;
             let table = map.next_value_seed(FullTable { context, reading, name, records })?;
-            Ok(state.create_table(name, table))
+            state.create_table(name, table).map_err(|not_created| context.expected(not_created.expected(name)))?;
+            Ok(true)
         })
     }
 }
@@ -322,17 +323,17 @@ fn row_of<E: serde::de::Error>(context: &Context, text: &RawValue) -> Result<Vec
     let mut row = Vec::new();
     row::json_text_to_row(text.get(), &mut row).map_err(|error| {
         let at = at.saturating_add(error.at.unwrap_or(0) as u64);
-        context.fail::<E>(Error::corrupt(context.file(), at, format!("a record ({})", error.message)))
+        context.not_held::<E>(at, format!("a record ({})", error.message))
     })?;
     if row.len() > ROW_BYTES_MAX {
-        return Err(context.fail(Error::corrupt(context.file(), at, "a record of at most 256 MiB")));
+        return Err(context.not_held(at, "a record of at most 256 MiB".to_owned()));
     }
     Ok(row)
 }
 
 fn admit<E: serde::de::Error>(context: &Context, table: &TableState, row: &[u8], text: &RawValue) -> Result<Key, E> {
     let at = start_of(context, text);
-    table.admit_whole(row).map_err(|m| context.fail(Error::corrupt(context.file(), at, m.expected)))
+    table.admit_whole(row).map_err(|m| context.not_held(at, m.expected))
 }
 
 /// Calls the function with the text of each element of an array.
@@ -519,12 +520,9 @@ impl DeltaTable<'_, '_, '_> {
     }
 
     fn create<E: serde::de::Error>(&mut self, definition: TableDefinition) -> Result<(), E> {
-        if let Target::State(state) = &mut *self.target
-            && !state.create_table(self.name, TableState::new(self.name, definition))
-        {
-            return Err(self.context.expected(format!("no table {:?} before it is created", self.name)));
-        }
-        Ok(())
+        let Target::State(state) = &mut *self.target else { return Ok(()) };
+        let created = state.create_table(self.name, TableState::new(self.name, definition));
+        created.map_err(|not_created| self.context.expected(not_created.expected(self.name)))
     }
 
     fn upsert<E: serde::de::Error>(&mut self, text: &RawValue) -> Result<(), E> {

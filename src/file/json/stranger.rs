@@ -15,7 +15,7 @@ use crate::storage::Storage;
 /// Refuses one that has members of ours, or is no JSON, reading all of it: it is one of ours whose beginning is damaged or
 /// was written anew.
 pub(crate) fn verify_dictdb(storage: &dyn Storage, path: &Path) -> Result<()> {
-    text::parse(Source::open(storage, path)?, |context| Stranger { context })
+    text::parse(Source::open(storage, path)?, true, |context| Stranger { context })
 }
 
 struct Stranger {

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use serde::de::DeserializeSeed;
@@ -15,6 +15,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// What visitors know about where they are, and where they leave an error that says more than serde_json's.
 pub(crate) struct Context {
     file: PathBuf,
+    /// Whether DictDB 1.11 wrote it, which gives it no checksum.
+    is_foreign: bool,
     offset: Rc<Cell<u64>>,
     fault: Rc<RefCell<Option<Error>>>,
 }
@@ -25,8 +27,13 @@ impl Context {
         self.offset.get()
     }
 
-    pub(crate) fn file(&self) -> &Path {
-        &self.file
+    /// Valid JSON that no record here holds. Where a checksum says that it was written so, no record was ever like that.
+    pub(crate) fn not_held<E: serde::de::Error>(&self, offset: u64, expected: String) -> E {
+        let file = self.file.clone();
+        self.fail(match self.is_foreign {
+            true => Error::UnsupportedValue { file, offset, expected },
+            false => Error::Corrupt { file, offset, expected },
+        })
     }
 
     /// Leaves `error` for [`parse`] to return and makes serde_json stop.
@@ -41,19 +48,22 @@ impl Context {
     }
 }
 
-/// Parses the whole of a file with the seed that `visit` makes; whatever follows the document is refused.
+/// Parses the whole of a file with the seed that `visit` makes; whatever follows the document is refused. Of one that
+/// `is_foreign`, what Python writes and JSON does not know is told from damage.
 pub(crate) fn parse<'de, S: DeserializeSeed<'de>>(
     mut source: Source,
+    is_foreign: bool,
     visit: impl FnOnce(Rc<Context>) -> S,
 ) -> Result<S::Value> {
     source.seek(0)?;
     let context = Rc::new(Context {
         file: source.path().to_owned(),
+        is_foreign,
         offset: Rc::new(Cell::new(0)),
         fault: Rc::new(RefCell::new(None)),
     });
     let reader = Counted {
-        source,
+        source: &mut source,
         buffer: vec![0; BUFFER_BYTES],
         at: 0,
         end: 0,
@@ -62,14 +72,38 @@ pub(crate) fn parse<'de, S: DeserializeSeed<'de>>(
     };
     let mut json = serde_json::Deserializer::from_reader(reader);
     let parsed = visit(context.clone()).deserialize(&mut json).and_then(|value| json.end().map(|()| value));
-    parsed.map_err(|error| {
-        let fault = context.fault.borrow_mut().take();
-        fault.unwrap_or_else(|| Error::corrupt(&context.file, context.offset(), format!("a JSON backup ({error})")))
+    drop(json);
+    parsed.or_else(|error| {
+        if let Some(fault) = context.fault.borrow_mut().take() {
+            return Err(fault);
+        }
+        let (file, offset) = (context.file.clone(), context.offset());
+        if is_foreign && let Some(token) = python_number(&mut source, offset)? {
+            let expected = format!("a number that JSON can hold, not {token}");
+            return Err(Error::UnsupportedValue { file, offset, expected });
+        }
+        Err(Error::Corrupt { file, offset, expected: format!("a JSON backup ({error})") })
     })
 }
 
-struct Counted {
-    source: Source,
+/// What Python's `json` writes for a float that JSON cannot, where one of them stands at most two bytes before the place up to
+/// which was read.
+fn python_number(source: &mut Source, offset: u64) -> Result<Option<&'static str>> {
+    source.seek(offset.saturating_sub(2))?;
+    let mut bytes = [0; 9];
+    let mut len = 0_usize;
+    while let Some(rest) = bytes.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match source.read_some(rest)? {
+            0 => break,
+            read => len = len.saturating_add(read),
+        }
+    }
+    let stands = |token: &&str| (0..2).any(|at| bytes.get(at..).is_some_and(|rest| rest.starts_with(token.as_bytes())));
+    Ok(["NaN", "Infinity"].into_iter().find(stands))
+}
+
+struct Counted<'s> {
+    source: &'s mut Source,
     buffer: Vec<u8>,
     at: usize,
     end: usize,
@@ -77,7 +111,7 @@ struct Counted {
     fault: Rc<RefCell<Option<Error>>>,
 }
 
-impl Read for Counted {
+impl Read for Counted<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.at == self.end {
             self.at = 0;
