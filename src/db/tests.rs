@@ -132,6 +132,28 @@ fn a_large_record_that_is_refused_leaves_no_memory_held() {
 }
 
 #[test]
+fn a_large_transaction_that_fails_or_panics_leaves_no_memory_held() {
+    let db = DictDb::new();
+    db.create_table("t", "id").unwrap();
+    let large = record! { "x": "x".repeat(4 << 20) };
+    let insert = |tx: &crate::Transaction<'_>| tx.table("t")?.insert(large.clone());
+    let held = || db.shared.writer.lock().unwrap().frame_capacity();
+    let failed: Result<()> = db.transaction(|tx| insert(tx).and(Err(Error::Cancelled)));
+    assert!(matches!(failed, Err(Error::Cancelled)));
+    assert!(held() <= 1 << 20, "{}", held());
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        db.transaction(|tx| {
+            insert(tx)?;
+            panic!("of the user's");
+            #[expect(unreachable_code, reason = "says of which type it would be")]
+            Ok::<(), Error>(())
+        })
+    }));
+    assert!(panicked.is_err());
+    assert!(held() <= 1 << 20, "{}", held());
+}
+
+#[test]
 fn records_refused_together_take_no_automatic_key() {
     let db = DictDb::new();
     let table = db.create_table("t", "id").unwrap();

@@ -242,25 +242,21 @@ impl DictDb {
         durability: Option<Durability>,
         body: impl for<'b> FnOnce(Batch<'b>) -> (Batch<'b>, Result<T, E>),
     ) -> Result<T, E> {
-        let mut writer = self.lock_writer()?;
+        let writer = self.lock_writer()?;
         let mut working = self.read().clone();
         let seq = next_seq(&working)?;
-        let frame = &mut writer.frame;
-        let batch = Batch::new(&mut working, frame);
-        self.shared.in_transaction.store(thread_token(), Ordering::Relaxed);
-        let outcome = catch_unwind(AssertUnwindSafe(|| (body(batch), self.shared.clock.now())));
-        self.shared.in_transaction.store(0, Ordering::Relaxed);
-        let (start, is_empty, value, time) = match outcome {
-            Ok(((batch, outcome), time)) => (batch.start(), batch.is_empty(), outcome?, time),
-            Err(panic) => {
-                // The guard is let go of before the panic goes on: user code broke, not the engine.
-                drop(writer);
-                resume_unwind(panic);
+        let (mut writer, (start, is_empty, outcome, time)) = self.call_out(writer, |writer| {
+            let (batch, outcome) = body(Batch::new(&mut working, &mut writer.frame));
+            (batch.start(), batch.is_empty(), outcome, self.shared.clock.now())
+        });
+        let value = match outcome {
+            Ok(value) if !is_empty => value,
+            nothing_done => {
+                writer.give_back();
+                return nothing_done;
             }
         };
-        if is_empty {
-            return Ok(value);
-        }
+        let frame = &mut writer.frame;
         self.seal(&working, seq, time).close(frame, start);
         let logged = self.end_commit(&mut working, frame, start, seq, time);
         self.publish(working);
@@ -270,6 +266,26 @@ impl DictDb {
         Ok(value)
     }
 
+    /// Calls code that may be the user's, for the holder of `writer`. A write by it is refused. Where it panics, the guard is let
+    /// go of before the panic goes on: user code broke, not the engine.
+    fn call_out<'w, T>(
+        &self,
+        mut writer: MutexGuard<'w, Writer>,
+        code: impl FnOnce(&mut Writer) -> T,
+    ) -> (MutexGuard<'w, Writer>, T) {
+        self.shared.in_transaction.store(thread_token(), Ordering::Relaxed);
+        let outcome = catch_unwind(AssertUnwindSafe(|| code(&mut writer)));
+        self.shared.in_transaction.store(0, Ordering::Relaxed);
+        match outcome {
+            Ok(value) => (writer, value),
+            Err(panic) => {
+                writer.give_back();
+                drop(writer);
+                resume_unwind(panic);
+            }
+        }
+    }
+
     /// Replaces the whole state, and with it the history: used by `apply_delta`. `change` decides on a copy.
     pub(crate) fn rebase<T>(&self, change: impl FnOnce(State) -> Result<(State, T)>) -> Result<T> {
         if self.store().is_some() {
@@ -277,9 +293,10 @@ impl DictDb {
                         directory with RestoreOptions::restore_into";
             return Err(Error::Unsupported { what });
         }
-        let _writer = self.lock_writer()?;
+        let writer = self.lock_writer()?;
         let working = self.read().clone();
-        let (next, value) = change(working)?;
+        let (_writer, changed) = self.call_out(writer, |_| change(working));
+        let (next, value) = changed?;
         let superseded = {
             let mut state = self.write_state();
             let mut ring = self.ring();

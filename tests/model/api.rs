@@ -3,9 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use dictdb::{
-    BackupFormat, BackupKind, BackupManager, Commit, Commits, DictDb, Error, FieldType, Key, ManualClock, Mutation,
-    Record, Records, RecordsAs, RestoreOptions, Schema, Seq, Snapshot, Table, TableDefinition, TableView, Timestamp,
-    TypedTable, Upserted, Value, record, restore,
+    BackupFormat, BackupKind, BackupManager, Commit, Commits, DictDb, Error, FieldType, Key, LoadOptions, ManualClock,
+    Mutation, Record, Records, RecordsAs, RestoreOptions, Schema, Seq, Snapshot, Table, TableDefinition, TableView,
+    Timestamp, TypedTable, Upserted, Value, record, restore,
 };
 use serde::{Deserialize, Serialize};
 
@@ -746,6 +746,29 @@ fn a_backup_asked_for_inside_on_progress_is_refused_and_stop_and_notify_there_do
     let seen = seen.lock().unwrap();
     assert!(seen.len() >= 2 && seen.iter().all(|(nested, _, stopped)| *nested && *stopped), "{seen:?}");
     assert_eq!((seen[0].1.as_str(), seen[seen.len() - 1].1.as_str()), ("Deferred", "Scheduled"));
+}
+
+#[test]
+fn what_a_progress_callback_of_apply_delta_does_breaks_no_database_and_waits_for_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, users) = users();
+    let manager = incremental(&db, dir.path());
+    let full = manager.backup_full().unwrap().file;
+    users.insert(record! { "name": "Ann" }).unwrap();
+    let delta = manager.backup_delta().unwrap().file;
+
+    let loaded = DictDb::load(&full).unwrap();
+    let panicking = LoadOptions::new().on_progress(|_| panic!("of the user's"));
+    let broken = catch_unwind(AssertUnwindSafe(|| loaded.apply_delta_with(&delta, &panicking)));
+    assert!(broken.is_err());
+    let inside = loaded.clone();
+    let writing = LoadOptions::new().on_progress(move |_| {
+        let refused = inside.table("users").unwrap().insert(record! {});
+        assert!(matches!(refused, Err(Error::NestedWrite)), "{refused:?}");
+        std::ops::ControlFlow::Continue(())
+    });
+    assert_eq!(loaded.apply_delta_with(&delta, &writing).unwrap(), 1);
+    assert_eq!(loaded.table("users").unwrap().insert(record! {}).unwrap(), Key::Int(2));
 }
 
 #[test]
