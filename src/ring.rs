@@ -83,13 +83,15 @@ pub(crate) struct Cursor {
     at: usize,
 }
 
-/// Why the ring cannot serve a consumer.
+/// Why the ring cannot serve a consumer, nor the log in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unserved {
     /// The oldest frame held comes later than the first one wanted.
     Gap { oldest: Seq },
     /// The seq lies beyond the newest frame.
     Ahead { last: Seq },
+    /// The log, which should reach that far back, could not be read: damage, or a disk that fails.
+    Unreadable,
 }
 
 impl Ring {

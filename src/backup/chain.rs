@@ -202,6 +202,7 @@ impl Chain {
         match db.frames(base.seq, state) {
             Ok(slice) => Ok(Join { base, slice }),
             Err(Unserved::Gap { .. }) => Err(Promotion::Gap),
+            Err(Unserved::Unreadable) => Err(Promotion::LogUnreadable),
             // The ring was begun anew behind this state, by apply_delta.
             Err(Unserved::Ahead { .. }) => Err(Promotion::NoChain),
         }

@@ -71,6 +71,9 @@ pub enum Promotion {
     Gap,
     /// A file of the chain is no longer there. (Damage inside a file shows only when it is read.)
     ChainBroken,
+    /// The log of the store could not be read back to the checkpoint: it is damaged, or the disk fails; a warning says
+    /// where. Take a checkpoint, so that the next open needs no more of it, and suspect the disk.
+    LogUnreadable,
 }
 
 impl fmt::Display for Promotion {
@@ -79,6 +82,7 @@ impl fmt::Display for Promotion {
             Promotion::NoChain => "there is no chain for a delta to join onto",
             Promotion::Gap => "the ring no longer holds all commits since the checkpoint",
             Promotion::ChainBroken => "a file of the chain is gone",
+            Promotion::LogUnreadable => "the store's log could not be read: take a checkpoint, and suspect the disk",
         })
     }
 }

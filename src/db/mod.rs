@@ -383,6 +383,7 @@ impl DictDb {
         let slice = self.ring_slice(seq, last).map_err(|unserved| match unserved {
             Unserved::Gap { oldest } => Error::Gap { wanted: seq, oldest },
             Unserved::Ahead { last } => Error::Ahead { wanted: seq, last },
+            Unserved::Unreadable => unreachable!("the log is not asked"),
         })?;
         Ok(Commits { slice, cursor: Cursor::default() })
     }

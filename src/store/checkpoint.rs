@@ -42,7 +42,10 @@ impl DictDb {
         let outcome = store.checkpoint(self);
         let mut track = store.track();
         match &outcome {
-            Ok(_) => (track.failures, track.last_failure) = (0, None),
+            Ok(_) => {
+                (track.failures, track.last_failure) = (0, None);
+                store.keepers.checkpointed();
+            }
             // The store's end is no failure of it.
             Err(Error::Closed) => {}
             Err(error) => {

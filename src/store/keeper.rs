@@ -138,6 +138,11 @@ impl Keepers {
         }
     }
 
+    /// A checkpoint was written, by whomever: that earlier ones failed is no reason to wait any longer.
+    pub(crate) fn checkpointed(&self) {
+        self.look_at.store(0, Ordering::Relaxed);
+    }
+
     pub(crate) fn stop(&self) {
         self.syncer.stop();
         self.checkpointer.stop();
@@ -218,7 +223,7 @@ fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
     {
         tracing::error!("no checkpoint could be written: {error}");
         // Not at every look: what hinders it may take long to mend, and each try costs a snapshot.
-        next = next.max(log_bytes / 4);
+        next = next.max(store.log_bytes() / 4);
     }
     store.keepers.look_at.store(store.log_bytes().saturating_add(next), Ordering::Relaxed);
 }
@@ -249,8 +254,40 @@ fn measure(db: &DictDb, store: &Store, mut state: State) -> Option<State> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use crate::storage::MemoryStorage;
     use crate::{CheckpointPolicy, Durability, Options, record};
+
+    #[test]
+    fn behind_a_checkpoint_by_hand_automatic_ones_come_as_ever_however_long_failures_had_put_them_off() {
+        let options = Options::new().storage(MemoryStorage::new()).durability(Durability::Manual);
+        let db = options.checkpoint(CheckpointPolicy::automatic().log_bytes(64 << 10)).open("dir").unwrap();
+        let table = db.create_table("t", "id").unwrap();
+        let text = "x".repeat(1_000);
+        let checkpoint = || db.durability_report().checkpoint;
+        let until_a_checkpoint_behind = |last| {
+            for _ in 0..50_000 {
+                table.insert(record! { "text": text.as_str() }).unwrap();
+                if checkpoint() > last {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+            panic!("none in 50 MB of log");
+        };
+        until_a_checkpoint_behind(None);
+        let keepers = &db.store().unwrap().keepers;
+        // It sets this last in a round.
+        while keepers.look_at.load(Ordering::Relaxed) == u64::MAX {
+            std::thread::yield_now();
+        }
+        // As behind failures while the log grew long.
+        keepers.look_at.store(1 << 40, Ordering::Relaxed);
+        table.insert(record! {}).unwrap();
+        db.checkpoint().unwrap();
+        until_a_checkpoint_behind(checkpoint());
+    }
 
     /// Until then it holds a copy of the state, beside which every change costs a copy.
     #[test]

@@ -350,14 +350,18 @@ impl Store {
     /// The frames in `(after, last]` out of the log's segments, for a backup that the ring does not reach back for.
     pub(crate) fn slice(&self, lineage: Lineage, after: Seq, last: Seq) -> Result<RingSlice, Unserved> {
         let gap = || Unserved::Gap { oldest: last.next().unwrap_or(last) };
-        self.read_slice(lineage, after, last)
-            .map_err(|error| {
-                tracing::debug!(%error, "the log cannot serve a delta");
-                gap()
-            })?
-            .ok_or_else(gap)
+        match self.read_slice(lineage, after, last) {
+            Ok(slice) => slice.ok_or_else(gap),
+            // A checkpoint has just removed it.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Err(gap()),
+            Err(error) => {
+                tracing::warn!("the log cannot serve a delta: {error}");
+                Err(Unserved::Unreadable)
+            }
+        }
     }
 
+    /// `None` where the log does not reach back so far, or that would be too much.
     fn read_slice(&self, lineage: Lineage, after: Seq, last: Seq) -> Result<Option<RingSlice>> {
         // A delta larger than this is no cheaper than a full backup, and would be in memory at once.
         let bytes_max = self.ring_bytes.most().max(PENDING_BYTES_MAX);
@@ -376,7 +380,7 @@ impl Store {
             let mut reader = SegmentReader::open(&*self.storage, &segment.path)?;
             let until = end.map_or(last, |end| end.min(last));
             let mut fits = true;
-            reader.read(Some(until), |frame| {
+            let read = reader.read(Some(until), |frame| {
                 fits = bytes.len().saturating_add(frame.payload.len()) <= bytes_max;
                 if frame.seq > after && fits {
                     bytes.extend_from_slice(frame.header_bytes);
@@ -384,9 +388,20 @@ impl Store {
                     at = frame.seq;
                 }
                 if fits { Ok(()) } else { Err(Error::Cancelled) }
-            })?;
+            });
+            if !fits {
+                return Ok(None);
+            }
+            let ending = read?;
+            if ending.last < until {
+                return Err(Error::corrupt(&segment.path, ending.at, format!("the commits up to seq {until}")));
+            }
         }
-        Ok((at == last).then(|| RingSlice::new(after, last, vec![Arc::new(bytes)])))
+        match line.broken_by {
+            _ if at == last => Ok(Some(RingSlice::new(after, last, vec![Arc::new(bytes)]))),
+            Some(damage) => Err(damage),
+            None => Ok(None),
+        }
     }
 
     /// Writes and syncs what is left, and seals the log at `end`, or not at all. Gives the lock back, whatever becomes of that.

@@ -154,7 +154,8 @@ fn a_delta_never_leaves_out_what_is_damaged_in_the_log() {
         let manager = manager(&db, &storage, BackupFormat::Binary);
         assert_eq!(manager.status().pending_commits, 200);
         let report = manager.backup_delta().unwrap();
-        assert_eq!((report.kind, report.promoted), (BackupKind::Full, Some(Promotion::Gap)), "{at}: {report}");
+        let why = (report.kind, report.promoted);
+        assert_eq!(why, (BackupKind::Full, Some(Promotion::LogUnreadable)), "{at}: {report}");
         assert_eq!(restored(&storage).digest(), db.digest());
         storage.write(log, good.clone()).unwrap();
         // The next round goes on from the first full one again.
