@@ -100,6 +100,26 @@ const HIDDEN_NUMBER: &str = "$serde_json::private::Number";
 const NUMBERS_ARE_HIDDEN: &str = "a number is hidden by serde_json's feature arbitrary_precision, which some crate of \
                                   this program turns on: build without it, or use the binary format and own types";
 
+/// How `serde_json` hands over its `RawValue`, a piece of JSON text: it asks for such a struct again, which a record is not
+/// told from a dict by.
+const HIDDEN_TEXT: &str = "$serde_json::private::RawValue";
+const TEXT_IS_HIDDEN: &str = "a RawValue could not be read back: use a serde_json::Value, or the text as a String";
+
+/// Why a struct of this name is not stored, if it is none of the user's.
+#[inline]
+fn hidden(struct_name: &str) -> Option<&'static str> {
+    match struct_name {
+        HIDDEN_NUMBER => Some(NUMBERS_ARE_HIDDEN),
+        HIDDEN_TEXT => Some(TEXT_IS_HIDDEN),
+        _ => None,
+    }
+}
+
+/// Why a dict whose first field has this name is not taken from `serde_json`.
+pub(crate) fn hidden_number(first_name: &str) -> Option<&'static str> {
+    (first_name == HIDDEN_NUMBER && from_json::numbers_are_hidden()).then_some(NUMBERS_ARE_HIDDEN)
+}
+
 // What messages here and in the modules below say in words.
 const _: () = assert!(DEPTH_MAX == 100 && ROW_BYTES_MAX == 256 << 20 && NAME_BYTES_MAX == 64 << 10);
 

@@ -230,7 +230,8 @@ impl<T: Into<Value>> FromIterator<T> for Value {
 }
 
 impl From<serde_json::Value> for Value {
-    /// A number becomes an `Int` or a `UInt` where it is an integer that fits, else a `Float`.
+    /// A number becomes an `Int` or a `UInt` where it is an integer that fits, else a `Float`: the nearest, or where
+    /// serde_json's feature `arbitrary_precision` lets in one beyond all floats, an infinite one.
     ///
     /// ```
     /// use dictdb::Value;
@@ -244,8 +245,8 @@ impl From<serde_json::Value> for Value {
             Json::Number(n) => match (n.as_i64(), n.as_u64()) {
                 (Some(n), _) => Value::Int(n),
                 (_, Some(n)) => Value::UInt(n),
-                // Every other number of serde_json's is a float.
-                _ => n.as_f64().map_or(Value::Null, Value::Float),
+                // Every other number of serde_json's is a float; or, where it keeps the text, reads as one.
+                _ => Value::Float(n.as_f64().or_else(|| n.to_string().parse().ok()).unwrap_or(f64::NAN)),
             },
             Json::String(s) => Value::Str(s),
             Json::Array(values) => Value::List(values.into_iter().map(Value::from).collect()),

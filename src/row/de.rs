@@ -497,6 +497,17 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_are_some_go_as_serde_json_writes_them() {
+        let map = BTreeMap::from([(Some(7), 1), (Some(8), 2)]);
+        let mut row = Vec::new();
+        encode(&map, &mut row).unwrap();
+        let record = decode_record(&row).unwrap();
+        assert_eq!(serde_json::to_string(&record).unwrap(), serde_json::to_string(&map).unwrap());
+        assert_eq!(decode::<BTreeMap<Option<u32>, i32>>(&row).unwrap(), map);
+        assert!(encode(&BTreeMap::from([(None::<u32>, 1)]), &mut row).is_err());
+    }
+
+    #[test]
     fn keys_of_maps_go_as_serde_json_has_them() {
         round_trip(Maps {
             text: HashMap::from([("k".to_owned(), 1)]),

@@ -9,8 +9,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::encode_error::EncodeError;
+use super::hidden_number;
 use super::writer::{Open, Writer};
-use super::{HIDDEN_NUMBER, NUMBERS_ARE_HIDDEN};
 
 /// Whether there was a float that `serde_json` may have made of an integer: then the text is to be given to
 /// [`refuse_lossy_numbers`].
@@ -111,7 +111,7 @@ fn lossy(token: &str) -> Option<String> {
 }
 
 /// Whether `serde_json` was built with `arbitrary_precision`: only then does it keep a number that no float holds.
-fn numbers_are_hidden() -> bool {
+pub(super) fn numbers_are_hidden() -> bool {
     serde_json::from_str::<serde_json::Number>("1e999").is_ok()
 }
 
@@ -284,8 +284,8 @@ impl Visitor<'_> for NameIn<'_, '_> {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<(), E> {
-        if name == HIDDEN_NUMBER && numbers_are_hidden() {
-            return Err(E::custom(NUMBERS_ARE_HIDDEN));
+        if let Some(why) = hidden_number(name) {
+            return Err(E::custom(why));
         }
         self.writer.name(self.dict, name).map_err(E::custom)
     }

@@ -10,8 +10,8 @@ use serde::ser::{
 };
 
 use super::encode_error::EncodeError;
+use super::hidden;
 use super::writer::{Open, Writer};
-use super::{HIDDEN_NUMBER, NUMBERS_ARE_HIDDEN};
 use crate::Record;
 
 type Result<T> = std::result::Result<T, EncodeError>;
@@ -174,10 +174,10 @@ impl<'w, 'o> Serializer for ValueOut<'w, 'o> {
 
     #[inline]
     fn serialize_struct(self, name: &'static str, len: usize) -> Result<DictOut<'w, 'o>> {
-        if name == HIDDEN_NUMBER {
-            return Err(EncodeError::Custom(NUMBERS_ARE_HIDDEN.to_owned()));
+        match hidden(name) {
+            None => self.dict(Some(len), None),
+            Some(why) => Err(EncodeError::Custom(why.to_owned())),
         }
-        self.dict(Some(len), None)
     }
 
     fn serialize_struct_variant(
@@ -386,8 +386,8 @@ impl Serializer for NameOut<'_, '_> {
         serialize_struct_variant(&'static str, u32, &'static str, usize) -> Never;
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, _value: &T) -> Result<()> {
-        Err(EncodeError::KeyNotString)
+    fn serialize_some<T: Serialize + ?Sized>(self, key: &T) -> Result<()> {
+        key.serialize(self)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -415,5 +415,15 @@ mod tests {
         let value = std::collections::BTreeMap::from([("n", Hidden { digits: "1.5" })]);
         let refused = encode(&value, &mut Vec::new()).unwrap_err().to_string();
         assert!(refused.contains("arbitrary_precision"), "{refused}");
+    }
+
+    #[test]
+    fn json_text_that_could_not_be_read_back_is_refused() {
+        let text = serde_json::value::RawValue::from_string(r#"{"x":1}"#.to_owned()).unwrap();
+        let value = std::collections::BTreeMap::from([("body", text)]);
+        let mut row = vec![7];
+        let refused = encode(&value, &mut row).unwrap_err().to_string();
+        assert!(refused.contains("serde_json::Value"), "{refused}");
+        assert_eq!(row, [7]);
     }
 }

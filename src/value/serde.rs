@@ -6,6 +6,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Record, Value};
+use crate::row;
 
 impl Serialize for Value {
     /// With `serde_json` a non-finite float becomes null.
@@ -56,6 +57,9 @@ impl<'de> Visitor<'de> for RecordVisitor {
         while let Some((name, value)) = map.next_entry::<String, Value>()? {
             if record.contains_key(&name) {
                 return Err(A::Error::custom(format_args!("field {name:?} occurs twice")));
+            }
+            if let Some(why) = row::hidden_number(&name) {
+                return Err(A::Error::custom(why));
             }
             record.insert(name, value);
         }
