@@ -171,9 +171,7 @@ impl RestoreOptions {
     fn recover(&self, dir: &Path) -> Result<(State, RestoreReport)> {
         let started = SystemClock.monotonic();
         let (mut state, mut report) = match self.whole(dir) {
-            Err(Error::MissingLink { .. } | Error::Corrupt { .. } | Error::ChecksumMismatch { .. })
-                if self.accept_earlier =>
-            {
+            Err(error) if self.accept_earlier && (error.is_damage() || matches!(error, Error::MissingLink { .. })) => {
                 self.replay(dir, &mut self.catalog(dir)?, 0, true)?
             }
             outcome => outcome?,

@@ -186,6 +186,15 @@ pub(crate) fn inspect(storage: &dyn Storage, path: &Path, expected: BackupKind, 
         return json::inspect(storage, path, expected, trust);
     }
     let mut file = ContainerReader::open(storage, path)?;
+    let kind = match file.header.kind {
+        FileKind::Snapshot => BackupKind::Full,
+        FileKind::Delta => BackupKind::Delta,
+        // It ends in another way, if it ends at all.
+        FileKind::Log => {
+            let (file, found) = (path.to_owned(), FileKind::Log.name());
+            return Err(Error::WrongKind { file, wanted: "backup", found });
+        }
+    };
     let seal = file.peek_seal()?;
     if seal.file_bytes != file.bytes() {
         return Err(Error::corrupt(
@@ -194,14 +203,6 @@ pub(crate) fn inspect(storage: &dyn Storage, path: &Path, expected: BackupKind, 
             format!("a file of {} bytes, as its seal says", seal.file_bytes),
         ));
     }
-    let kind = match file.header.kind {
-        FileKind::Snapshot => BackupKind::Full,
-        FileKind::Delta => BackupKind::Delta,
-        FileKind::Log => {
-            let (file, found) = (path.to_owned(), FileKind::Log.name());
-            return Err(Error::WrongKind { file, wanted: "backup", found });
-        }
-    };
     let Header { lineage, parent, base, created, .. } = file.header;
     let end = Point { lineage, seq: seal.seq, digest: seal.digest };
     let history = SummaryHistory { parent, base, end, created, time: seal.time, records: seal.records };

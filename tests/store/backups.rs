@@ -363,3 +363,25 @@ fn on_the_disk_too_a_store_is_backed_up_and_restored_as_a_store() {
         assert!(matches!(again, Err(Error::NotEmpty { .. })));
     }
 }
+
+#[test]
+fn a_log_segment_under_the_name_of_a_delta_is_told_as_one_and_passed_over_by_who_accepts_an_earlier_point() {
+    let storage = MemoryStorage::new();
+    let db = options(&storage).open(DIR).unwrap();
+    commit(&db, 5);
+    manager(&db, &storage, BackupFormat::Binary).backup_full().unwrap();
+    let digest = db.digest();
+    db.close().unwrap();
+    let segments = files(&storage, DIR, "dictdb_log_");
+    assert_eq!(segments.len(), 2, "one with the commits, and one that says that the store was closed");
+    for segment in segments {
+        let copied = Path::new(BACKUPS).join("dictdb_delta_4000000000_000000.bin");
+        storage.write(&copied, storage.read(&segment).unwrap()).unwrap();
+        let restoring = RestoreOptions::new().storage(storage.clone());
+        let error = restoring.restore(BACKUPS).unwrap_err();
+        assert!(matches!(&error, Error::WrongKind { file, .. } if *file == copied), "{error}");
+        let (restored, report) = restoring.accept_earlier(true).restore(BACKUPS).unwrap();
+        assert_eq!((restored.digest(), report.damaged.len()), (digest, 1), "{report}");
+        assert_eq!(report.damaged[0].file, copied);
+    }
+}
