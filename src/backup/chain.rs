@@ -147,7 +147,6 @@ impl Chain {
         names: &[BackupName],
         started: Duration,
     ) -> Result<BackupReport> {
-        let join = self.join(settings, db, &state, names);
         let too_long = settings.incremental && self.deltas(&state) >= settings.max_deltas_before_full;
         let wants_delta = match wanted {
             Wanted::Full => false,
@@ -156,14 +155,15 @@ impl Chain {
         };
         // Only an incremental manager has older deltas that a bridge could carry on.
         let bridges = settings.incremental && self.checkpoint(&state).is_some();
+        // It may be read out of the log, so only where it is of use.
+        let join = (wants_delta || bridges).then(|| self.join(settings, db, &state, names));
         let (promoted, bridge) = match join {
-            Ok(join) if wants_delta => return self.delta(settings, db, (stamp, &state), &join, started),
-            Ok(join) => (None, bridges.then_some(join)),
-            Err(why) if wants_delta => {
+            Some(Ok(join)) if wants_delta => return self.delta(settings, db, (stamp, &state), &join, started),
+            Some(Err(why)) if wants_delta => {
                 tracing::warn!(dir = %settings.dir.display(), "a delta backup becomes a full one, as {why}");
                 (Some(why), None)
             }
-            Err(_) => (None, None),
+            join => (None, join.and_then(Result::ok)),
         };
         // A delta in JSON has the records as they are now.
         let bridge = bridge.filter(|join| join.slice.last > join.base.seq).map(|join| match settings.format {

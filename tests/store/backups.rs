@@ -1,11 +1,13 @@
 //! Backups of opened stores, and stores made of backups.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dictdb::{
     BackupFormat, BackupKind, BackupManager, CheckpointPolicy, DictDb, Durability, Error, LOCK_FILE, MemoryStorage,
-    Options, Promotion, RestoreOptions, Storage, record,
+    Options, Promotion, ReadFile, RestoreOptions, Storage, record,
 };
 
 const DIR: &str = "/data";
@@ -384,4 +386,39 @@ fn a_log_segment_under_the_name_of_a_delta_is_told_as_one_and_passed_over_by_who
         assert_eq!((restored.digest(), report.damaged.len()), (digest, 1), "{report}");
         assert_eq!(report.damaged[0].file, copied);
     }
+}
+
+/// A storage that counts how often segments of the log are opened.
+#[derive(Clone, Debug, Default)]
+struct Counting {
+    files: MemoryStorage,
+    segments: Arc<AtomicUsize>,
+}
+
+impl Storage for Counting {
+    left_to_files! { create_dir_all list create rename rename_new remove sync_dir lock }
+    fn open(&self, path: &Path) -> std::io::Result<Box<dyn ReadFile>> {
+        if path.to_string_lossy().contains("dictdb_log_") {
+            self.segments.fetch_add(1, Ordering::Relaxed);
+        }
+        self.files.open(path)
+    }
+}
+
+#[test]
+fn full_backups_without_deltas_read_nothing_of_the_log() {
+    let storage = Counting::default();
+    let db = options(&storage.files).storage(storage.clone()).ring_bytes(0).open(DIR).unwrap();
+    let builder = || BackupManager::builder(&db, BACKUPS).storage(storage.files.clone());
+    let manager = builder().build().unwrap();
+    storage.segments.store(0, Ordering::Relaxed);
+    for _ in 0..3 {
+        commit(&db, 20);
+        manager.backup_now().unwrap();
+        assert_eq!(storage.segments.load(Ordering::Relaxed), 0);
+    }
+    commit(&db, 20);
+    let report = builder().incremental(true).build().unwrap().backup_full().unwrap();
+    assert!(report.bridge.is_some() && storage.segments.load(Ordering::Relaxed) > 0, "a bridge comes out of it");
+    assert_eq!(restored(&storage.files).digest(), db.digest());
 }
