@@ -45,9 +45,9 @@ pub(crate) struct Chain {
     tip: Option<Tip>,
     /// That point, or without one where the newest file leads, of whatever history.
     newest: Option<Point>,
-    /// The newest stamp given or seen.
+    /// The newest stamp given.
     stamp: Option<Stamp>,
-    /// The newest stamp among the files that `tip` and `newest` speak of, but for `own`.
+    /// The newest stamp in the directory when `tip` and `newest` were up to date with it, but for `own`.
     known: Option<Stamp>,
     /// The files published here since. Any other with a newer stamp is another manager's, or of a backup that failed.
     own: Vec<BackupName>,
@@ -89,8 +89,8 @@ impl Chain {
             })
         };
         let newest = tip.as_ref().map(|tip| tip.point).or_else(last);
-        let stamp = catalog.entries.last().map(|entry| entry.name.stamp);
-        Ok(Chain { tip, newest, stamp, known: stamp, own: Vec::new() })
+        let known = catalog.entries.last().map(|entry| entry.name.stamp);
+        Ok(Chain { tip, newest, stamp: None, known, own: Vec::new() })
     }
 
     /// The checkpoint as far as it lies in the history of `state`: commits up to here are covered.
@@ -123,16 +123,16 @@ impl Chain {
         let mut names = catalog::names(&*settings.storage, &settings.dir)?;
         let newer = names.iter().rev().take_while(|name| Some(name.stamp) > self.known);
         if newer.into_iter().all(|name| self.own.contains(name)) {
-            self.known = self.own.drain(..).map(|name| Some(name.stamp)).fold(self.known, Option::max);
+            self.known = newest(&names);
+            self.own.clear();
         } else {
             // Written by another manager, perhaps while this one wrote its last; or by this one, in a backup that failed
             // behind its rename and could not take the file back. Restore will build on it, so the chain has to.
-            let stamp = self.stamp;
-            *self = Chain::open(&*settings.storage, &settings.dir)?;
-            self.stamp = self.stamp.max(stamp);
+            let chain = Chain::open(&*settings.storage, &settings.dir)?;
+            *self = Chain { stamp: self.stamp, ..chain };
             names = catalog::names(&*settings.storage, &settings.dir)?;
         }
-        let (stamp, state) = self.stamp(&settings.dir, db)?;
+        let (stamp, state) = self.stamp(settings, db, &names)?;
         let outline = state.outline();
         self.back_up_state(settings, db, (stamp, state), wanted, &names, started).map(|report| (report, outline))
     }
@@ -173,7 +173,7 @@ impl Chain {
         let mut report = self.full(settings, db, (stamp, state), promoted, started)?;
         if let Some((join, state)) = bridge {
             match self
-                .stamp(&settings.dir, db)
+                .stamp(settings, db, names)
                 .and_then(|(stamp, _)| self.write_delta(settings, (stamp, &state), &join))
             {
                 Ok((_, path, ..)) => report.bridge = Some(path),
@@ -256,10 +256,11 @@ impl Chain {
         })
     }
 
-    /// The next stamp, which is used up even by a failure, and the state of the database then.
-    fn stamp(&mut self, dir: &Path, db: &DictDb) -> Result<(Stamp, State)> {
+    /// The next stamp, past those given and those in the directory; it is used up even by a failure. And the state of the
+    /// database then.
+    fn stamp(&mut self, settings: &Settings, db: &DictDb, names: &[BackupName]) -> Result<(Stamp, State)> {
         let exhausted = || Error::Exhausted { what: "the stamps of backup names".to_owned() };
-        let (stamp, state) = db.stamped_state(dir, self.stamp).ok_or_else(exhausted)?;
+        let (stamp, state) = db.stamped_state(&settings.dir, self.stamp.max(newest(names))).ok_or_else(exhausted)?;
         self.stamp = Some(stamp);
         Ok((stamp, state))
     }
@@ -289,6 +290,11 @@ impl Chain {
         self.newest = Some(point);
         self.tip = Some(Tip { point, deltas, names, file: path.to_owned(), time });
     }
+}
+
+/// The newest stamp of names in order.
+fn newest(names: &[BackupName]) -> Option<Stamp> {
+    names.last().map(|name| name.stamp)
 }
 
 /// Whether a name is one of these, which are in order.

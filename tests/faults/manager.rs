@@ -215,6 +215,32 @@ fn a_name_behind_which_there_is_no_other_hinders_backups_no_longer_than_it_is_th
 }
 
 #[test]
+fn a_name_behind_which_there_is_no_other_hinders_a_manager_no_longer_than_it_is_there() {
+    for format in FORMATS {
+        let (storage, db) = (Faulty::default(), database());
+        let [manager, other] = [0, 1].map(|_| builder(&db, &storage, format).build().unwrap());
+        manager.backup_full().unwrap();
+        let last = format!("{DIR}/dictdb_backup_9223372036854_775807.json");
+        storage.files.write(&last, b"{}".to_vec()).unwrap();
+        commit(&db);
+        let refused = manager.backup_now().unwrap_err();
+        assert!(matches!(refused, Error::Exhausted { .. }), "{refused:?}");
+        storage.files.remove(Path::new(&last)).unwrap();
+        for _ in 0..2 {
+            manager.backup_now().unwrap();
+            assert_eq!(restored(&storage).0, db.digest());
+            commit(&db);
+        }
+        // It still sees what another manager does.
+        let seen = other.backup_now().unwrap();
+        commit(&db);
+        let report = manager.backup_delta().unwrap();
+        assert_eq!(report.base_seq, Some(seen.seq), "{report}");
+        assert_eq!(restored(&storage).0, db.digest());
+    }
+}
+
+#[test]
 fn a_fresh_database_in_an_old_directory_begins_with_a_full_backup_and_is_what_is_restored() {
     for format in FORMATS {
         for same_clock in [false, true] {
