@@ -71,6 +71,9 @@ impl Catalog {
             let base = link.history()?.base?;
             // The root's own lineage: a restored database may have gone on with the chain under another.
             if base == Point::empty(end.lineage) && link.history()?.parent.is_none() {
+                if self.is_partly_of_another_version() {
+                    return None;
+                }
                 break;
             }
             // Every step goes to an older stamp, so this ends.
@@ -80,6 +83,12 @@ impl Catalog {
         }
         let time = furthest.history()?.created;
         Some(Tip { point, deltas, names, file: furthest.path.clone(), time })
+    }
+
+    /// Whether a file is of another format version. Restore passes none over in its search for a full backup, so no chain
+    /// without one can be restored beside it.
+    pub(crate) fn is_partly_of_another_version(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.found, Err(Error::UnsupportedVersion { .. })))
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Chain {
     tip: Option<Tip>,
     /// That point, or without one where the newest file leads, of whatever history.
     newest: Option<Point>,
+    /// Whether a file there is of another format version.
+    other_version: bool,
     /// The newest stamp given.
     stamp: Option<Stamp>,
     /// The newest stamp in the directory when `tip` and `newest` were up to date with it, but for `own`.
@@ -90,7 +92,8 @@ impl Chain {
         };
         let newest = tip.as_ref().map(|tip| tip.point).or_else(last);
         let known = catalog.entries.last().map(|entry| entry.name.stamp);
-        Ok(Chain { tip, newest, stamp: None, known, own: Vec::new() })
+        let other_version = catalog.is_partly_of_another_version();
+        Ok(Chain { tip, newest, other_version, stamp: None, known, own: Vec::new() })
     }
 
     /// The checkpoint as far as it lies in the history of `state`: commits up to here are covered.
@@ -191,7 +194,7 @@ impl Chain {
         let from_empty = || {
             // A chain without a full backup: DictDB could not load it, so not in its format.
             let whole = state.identity.parent.is_none() && db.ring_reaches_back_to(Seq::ZERO);
-            (settings.format == BackupFormat::Binary && whole && self.newest.is_none())
+            (settings.format == BackupFormat::Binary && whole && self.newest.is_none() && !self.other_version)
                 .then(|| Point::empty(state.identity.lineage))
         };
         let base = match self.checkpoint(state) {

@@ -240,6 +240,58 @@ fn a_name_behind_which_there_is_no_other_hinders_a_manager_no_longer_than_it_is_
     }
 }
 
+/// A full backup as a later version would write it: all that this one knows of it is how its version is told.
+fn of_a_later_version(format: BackupFormat) -> Vec<u8> {
+    let (storage, db) = (Faulty::default(), database());
+    let report = builder(&db, &storage, format).build().unwrap().backup_full().unwrap();
+    let mut bytes = storage.files.read(&report.file).unwrap();
+    match format {
+        BackupFormat::Binary => {
+            bytes[8] = 3;
+            let crc = crc32fast::hash(&bytes[..124]);
+            bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+            bytes
+        }
+        BackupFormat::Json => {
+            let text = String::from_utf8(bytes).unwrap();
+            let (text, _) = text.rsplit_once(",\n    \"dictdb_seal\"").unwrap();
+            let later = text.replacen("\"format\":2", "\"format\":3", 1);
+            assert_ne!(later, text);
+            let (length, crc) = (later.len(), crc32fast::hash(later.as_bytes()));
+            let seal = format!(",\n    \"dictdb_seal\": {{\"bytes\": {length}, \"crc32\": \"{crc:08x}\"}}\n}}\n");
+            (later + &seal).into_bytes()
+        }
+    }
+}
+
+#[test]
+fn beside_a_full_backup_of_a_later_version_a_database_begins_with_a_full_backup_and_restores() {
+    for (later, extension) in FORMATS.into_iter().zip(["bin", "json"]) {
+        let later = of_a_later_version(later);
+        let path = format!("{DIR}/dictdb_backup_1700000000_000000.{extension}");
+        for begun_before in [false, true] {
+            let (storage, db) = (Faulty::default(), database());
+            if begun_before {
+                // A chain from the empty database, which nothing can restore once the other file is there.
+                let manager = builder(&db, &storage, BackupFormat::Binary).build().unwrap();
+                assert_eq!(manager.backup_now().unwrap().kind, BackupKind::Delta);
+                commit(&db);
+            }
+            storage.files.create_dir_all(Path::new(DIR)).unwrap();
+            storage.files.write(&path, later.clone()).unwrap();
+            let manager = builder(&db, &storage, BackupFormat::Binary).build().unwrap();
+            let report = manager.backup_now().unwrap();
+            assert_eq!((report.kind, report.promoted), (BackupKind::Full, Some(Promotion::NoChain)), "{report}");
+            for _ in 0..3 {
+                assert_eq!(restored(&storage).0, db.digest());
+                commit(&db);
+                assert_eq!(manager.backup_now().unwrap().kind, BackupKind::Delta);
+            }
+            assert_eq!(storage.files.read(&path).unwrap(), later);
+        }
+    }
+}
+
 #[test]
 fn a_fresh_database_in_an_old_directory_begins_with_a_full_backup_and_is_what_is_restored() {
     for format in FORMATS {
