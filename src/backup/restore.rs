@@ -310,16 +310,17 @@ impl RestoreOptions {
                 Ok(summary) => {
                     let read = self.read_full(&path);
                     entry.found = Ok(summary);
-                    read.map(|state| (state, entry.name.stamp))
+                    let stated = entry.history().map_or(Digest::EMPTY, |history| history.end.digest);
+                    read.map(|state| (state, entry.name.stamp, stated))
                 }
             };
             match read {
-                Ok((state, stamp)) => {
+                Ok((state, stamp, stated)) => {
                     report.bytes = report.bytes.saturating_add(entry.bytes());
                     report.full = Some(path);
                     report.fell_back = !report.damaged.is_empty();
                     let again = || self.read_full(report.full.as_deref().unwrap_or(dir));
-                    let followed = self.follow(catalog, state, again, Some(stamp))?;
+                    let followed = self.follow(catalog, (state, stated), again, Some(stamp))?;
                     return self.judge(catalog, followed, Some(stamp), report, accept_earlier);
                 }
                 Err(error) if error.is_damage() => {
@@ -339,7 +340,7 @@ impl RestoreOptions {
             Some(lineage) => {
                 report.fell_back = !report.damaged.is_empty();
                 let empty = || State::empty(Identity { lineage, parent: None });
-                let followed = self.follow(catalog, empty(), || Ok(empty()), None)?;
+                let followed = self.follow(catalog, (empty(), Digest::EMPTY), || Ok(empty()), None)?;
                 let (state, report) = self.judge(catalog, followed, None, report, accept_earlier)?;
                 if report.deltas.is_empty() {
                     // The empty database is no backup.
@@ -361,18 +362,19 @@ impl RestoreOptions {
         file::read_full(&*self.storage, path, self.trust, &watch)
     }
 
-    /// Applies the deltas that join onto `state`, which the full backup stamped `since` gave, and which `again` gives
+    /// Applies the deltas that join onto `state`, which the full backup stamped `since` gave, with the digest that it states
+    /// (text that was edited has another), and which `again` gives
     /// again where a delta turns out damaged halfway: no copy is kept for that case, so that what is applied is applied
     /// in place.
     fn follow(
         &self,
         catalog: &mut Catalog,
-        mut state: State,
+        (mut state, stated): (State, Digest),
         again: impl Fn() -> Result<State>,
         since: Option<Stamp>,
     ) -> Result<Followed> {
         loop {
-            match self.apply_all(catalog, state, since)? {
+            match self.apply_all(catalog, (state, stated), since)? {
                 Some(followed) => return Ok(followed),
                 // The damaged one is known now, so this ends.
                 None => state = again()?,
@@ -381,7 +383,12 @@ impl RestoreOptions {
     }
 
     /// `None`, and a note in the catalog, where a delta turned out damaged: the state is of no use then.
-    fn apply_all(&self, catalog: &mut Catalog, state: State, since: Option<Stamp>) -> Result<Option<Followed>> {
+    fn apply_all(
+        &self,
+        catalog: &mut Catalog,
+        (state, mut stated): (State, Digest),
+        since: Option<Stamp>,
+    ) -> Result<Option<Followed>> {
         let legacy = state.identity.lineage == Lineage::DICTDB_1_11;
         let mut reached: BTreeMap<Lineage, Seq> = [(state.identity.lineage, state.seq)].into();
         reached.extend(state.identity.parent.map(|parent| (parent.lineage, parent.seq)));
@@ -390,8 +397,7 @@ impl RestoreOptions {
         let ends = ends(catalog);
         loop {
             let Followed { state, reached, used, last_used } = &mut followed;
-            let digest = pending.digest(state);
-            let next = next_delta(catalog, &ends, state, digest, *last_used, legacy);
+            let next = next_delta(catalog, &ends, state, stated, *last_used, legacy);
             // Nothing but the order of stamps joins these: the first damaged one ends the chain.
             let before = (legacy && next.is_some()).then(|| state.clone());
             let outcome = match next.and_then(|index| Some((index, catalog.entries.get(index)?))) {
@@ -402,6 +408,7 @@ impl RestoreOptions {
                     file::read_delta(storage, path, state, &mut pending, self.trust, &watch).map(|_| {
                         reached.insert(state.identity.lineage, state.seq);
                         *last_used = (*last_used).max(Some(entry.name.stamp));
+                        stated = entry.history().map_or(stated, |history| history.end.digest);
                     })
                 }
                 None => pending.settle(state),
@@ -516,7 +523,7 @@ fn ends(catalog: &Catalog) -> Vec<Option<Seq>> {
     ends
 }
 
-/// The delta to apply next: of those that join onto the state with this digest, the one behind which the others lead
+/// The delta to apply next: of those that join onto the state with the digest that its files state, the one behind which the others lead
 /// furthest, and of several the one that itself does. (One that leads further at first may end where no other joins: of
 /// two managers each may have begun one at the same point.)
 fn next_delta(

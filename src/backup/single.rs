@@ -32,7 +32,8 @@ impl LoadOptions {
     }
 
     /// Takes a JSON file's text as it stands: for files that were edited by hand on purpose. Everything but checksum,
-    /// counts and digest is still checked. Binary files have no such way.
+    /// counts and digest is still checked. Deltas then join by lineage and seq, whatever the digest, and what was edited
+    /// stays, unless they change it. Binary files themselves have no such way.
     pub fn ignore_checksum(mut self, ignore: bool) -> LoadOptions {
         self.trust.ignore_checksum = ignore;
         self

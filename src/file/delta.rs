@@ -13,7 +13,7 @@ use crate::file::header::FileKind;
 use crate::file::seal::Seal;
 use crate::file::sink::Sink;
 use crate::file::snapshot::wrong_kind;
-use crate::file::{Made, Origin};
+use crate::file::{Made, Origin, Trust};
 use crate::frame::FrameKind;
 use crate::history::Seq;
 use crate::mutation::count_records;
@@ -65,11 +65,12 @@ pub(crate) fn read(
     mut file: ContainerReader,
     state: &mut State,
     pending: &mut Pending,
+    trust: Trust,
     watch: &Watch<'_>,
 ) -> Result<Applied, Unsound> {
     let path = file.path().to_owned();
     let file_bytes = file.bytes();
-    let read = join(&file, state, pending).and_then(|()| {
+    let read = join(&file, state, pending, trust).and_then(|()| {
         let mut reading = Reading::new(&path, state, pending, watch, file_bytes);
         let seal = reading.commits(&mut file)?;
         Ok((seal, reading.applied, reading.commits))
@@ -91,14 +92,15 @@ pub(crate) fn read(
 }
 
 /// Begins to read a delta.
-fn join(file: &ContainerReader, state: &mut State, pending: &mut Pending) -> Result<(), Wrong> {
+fn join(file: &ContainerReader, state: &mut State, pending: &mut Pending, trust: Trust) -> Result<(), Wrong> {
     let (path, header) = (file.path(), &file.header);
     let digest = pending.digest(state);
     pending.begin(path.to_owned());
     if header.kind != FileKind::Delta {
         return Err(wrong_kind(path, header, FileKind::Delta).into());
     }
-    super::check_joins(path, header.base, state, digest)?;
+    super::check_joins(path, header.base, state, digest, trust)?;
+    pending.edited |= header.base.is_some_and(|base| base.digest != digest);
     state.identity = Identity { lineage: header.lineage, parent: header.parent };
     Ok(())
 }

@@ -68,7 +68,7 @@ pub(crate) struct Made {
 /// How strictly JSON is read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trust {
-    /// Take the text as it stands: neither its checksum nor its digest is compared.
+    /// Take the text as it stands: neither its checksum nor its digest is compared, nor the digest of what comes behind it.
     pub(crate) ignore_checksum: bool,
 }
 
@@ -145,7 +145,7 @@ pub(crate) fn read_delta(
         Err(error) => Err(error),
     };
     match file {
-        Ok(Some(file)) => delta::read(file, state, pending, watch),
+        Ok(Some(file)) => delta::read(file, state, pending, trust, watch),
         Ok(None) => {
             pending.settle(state)?;
             pending.begin(path.to_owned());
@@ -238,10 +238,10 @@ fn check_digest(path: &Path, at: u64, stated: crate::history::Digest, state: &St
 }
 
 /// A delta joins onto a state at its base, or onto one that was restored from its base and not written to since.
-/// `digest` is the state's.
-fn check_joins(path: &Path, base: Option<Point>, state: &State, digest: Digest) -> Result<()> {
+/// `digest` is the state's; text that was edited has made another of it than the delta says.
+fn check_joins(path: &Path, base: Option<Point>, state: &State, digest: Digest, trust: Trust) -> Result<()> {
     let needs = base.ok_or_else(|| Error::corrupt(path, 32, "the base that the delta joins onto"))?;
-    if joins(needs, state, digest) {
+    if joins(needs, state, if trust.ignore_checksum { needs.digest } else { digest }) {
         return Ok(());
     }
     let stands = Point { lineage: state.identity.lineage, seq: state.seq, digest };

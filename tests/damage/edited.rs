@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dictdb::{BackupFormat, DictDb, Error, LoadOptions, RestoreOptions};
+use dictdb::{BackupFormat, BackupManager, DictDb, Error, LoadOptions, MemoryStorage, RestoreOptions, record};
 
 use crate::chain::{Chain, DIR, Shape, storage_of};
+use crate::forged::Parts;
 
 /// Ways in which an editor or a person changes the text of a file, and whether a record's value is among them.
 fn edits(text: &str) -> Vec<(&'static str, String, bool)> {
@@ -103,4 +104,88 @@ fn a_torn_json_backup_is_not_taken_for_an_edited_one() {
         let trusting = options.ignore_checksum(true);
         assert!(DictDb::load_with(path, &trusting).is_err(), "cut to {length}, and loaded");
     }
+}
+
+/// A full backup and deltas, in these formats, with one record more each: their names are `name 0`, `name 1`, ...
+fn chain_of(formats: &[BackupFormat]) -> Vec<(PathBuf, Vec<u8>)> {
+    let (storage, db) = (MemoryStorage::new(), DictDb::new());
+    let table = db.create_table("people", "id").unwrap();
+    let file = |(n, format): (usize, &BackupFormat)| {
+        table.insert(record! { "name": format!("name {n}") }).unwrap();
+        let builder = BackupManager::builder(&db, DIR).storage(storage.clone()).file_format(*format);
+        let manager = builder.incremental(true).build().unwrap();
+        let report = if n == 0 { manager.backup_full() } else { manager.backup_delta() }.unwrap();
+        (report.file.clone(), storage.read(&report.file).unwrap())
+    };
+    formats.iter().enumerate().map(file).collect()
+}
+
+fn names(db: &DictDb) -> Vec<String> {
+    let name = |(_, record): (dictdb::Key, dictdb::Record)| record["name"].as_str().unwrap().to_owned();
+    db.table("people").unwrap().iter().unwrap().map(name).collect()
+}
+
+// The first edited file of a chain was once the last one used: the next delta did not join onto what the edit had made.
+#[test]
+fn an_edited_json_chain_restores_whole_with_the_edited_values_when_it_is_to_be_trusted() {
+    use BackupFormat::{Binary, Json};
+    for formats in [[Json, Json, Json, Json], [Json, Json, Binary, Json], [Json, Binary, Binary, Json]] {
+        for edited in [&[0][..], &[1], &[0, 1], &[0, 3]] {
+            let mut chain = chain_of(&formats);
+            let mut expected: Vec<String> = (0..4).map(|n| format!("name {n}")).collect();
+            for n in edited.iter().copied().filter(|n| formats[*n] == Json) {
+                let text = std::str::from_utf8(&chain[n].1).unwrap();
+                chain[n].1 = text.replacen(&expected[n], "by hand", 1).into_bytes();
+                expected[n] = "by hand".to_owned();
+            }
+            let files: BTreeMap<_, _> = chain.iter().cloned().collect();
+            let label = format!("{formats:?}, {edited:?}");
+            let restoring = RestoreOptions::new().storage(storage_of(&files)).ignore_checksum(true);
+            let (db, report) = restoring.restore(DIR).unwrap_or_else(|error| panic!("{label}: {error}"));
+            assert_eq!((names(&db), report.deltas.len()), (expected.clone(), 3), "{label}: {report}");
+            assert!(report.damaged.is_empty() && report.left_out.is_empty(), "{label}: {report}");
+
+            let options = LoadOptions::new().storage(storage_of(&files)).ignore_checksum(true);
+            let db = DictDb::load_with(&chain[0].0, &options).unwrap();
+            for (delta, _) in &chain[1..] {
+                db.apply_delta_with(delta, &options).unwrap_or_else(|error| panic!("{label}: {error}"));
+            }
+            assert_eq!(names(&db), expected, "{label}");
+        }
+    }
+}
+
+#[test]
+fn who_trusts_edited_text_takes_no_delta_of_another_place_and_no_binary_file_that_lies() {
+    use BackupFormat::{Binary, Json};
+    for format in [Json, Binary] {
+        let chain = chain_of(&[format, format, format]);
+        let restoring = |files| RestoreOptions::new().storage(storage_of(files)).ignore_checksum(true);
+        let mut files: BTreeMap<_, _> = chain.iter().cloned().collect();
+        files.remove(&chain[1].0);
+        let error = restoring(&files).restore(DIR).unwrap_err();
+        assert!(matches!(&error, Error::MissingLink { file, .. } if *file == chain[2].0), "{error}");
+        let options = LoadOptions::new().storage(storage_of(&files)).ignore_checksum(true);
+        let db = DictDb::load_with(&chain[0].0, &options).unwrap();
+        let error = db.apply_delta_with(&chain[2].0, &options).unwrap_err();
+        assert!(matches!(&error, Error::DoesNotJoin { .. }), "{error}");
+    }
+
+    // One that states another base is of another database, as a copy of a closed store is.
+    let chain = chain_of(&[Json, Json]);
+    let text = std::str::from_utf8(&chain[1].1).unwrap();
+    let (head, base) = text.split_once("\"base\":").unwrap();
+    let (lineage, digest) = base.split_once("\"digest\":\"").unwrap();
+    let other = format!("{head}\"base\":{lineage}\"digest\":\"{}", "f".repeat(32) + &digest[32..]);
+    let files = BTreeMap::from([chain[0].clone(), (chain[1].0.clone(), other.into_bytes())]);
+    let restoring = RestoreOptions::new().storage(storage_of(&files)).ignore_checksum(true);
+    assert!(matches!(restoring.restore(DIR).unwrap_err(), Error::MissingLink { .. }));
+
+    let chain = chain_of(&[Json, Binary]);
+    let mut parts = Parts::of(&chain[1].1);
+    parts.frames.last_mut().unwrap().1[0] ^= 1;
+    let files = BTreeMap::from([chain[0].clone(), (chain[1].0.clone(), parts.forge())]);
+    let restoring = RestoreOptions::new().storage(storage_of(&files)).ignore_checksum(true);
+    let error = restoring.restore(DIR).unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { file, .. } if *file == chain[1].0), "{error}");
 }

@@ -64,7 +64,7 @@ pub(crate) fn apply_delta(
     let (source, head) = open(storage, path, BackupKind::Delta, trust)?;
     let bytes = source.bytes();
     if let Some(head) = &head {
-        check_joins(path, head.base, state, state.digest())?;
+        check_joins(path, head.base, state, state.digest(), trust)?;
     }
     let reading = Reading { watch, bytes, total: head.map(|h| h.records), ours: head.is_some() };
     let target = Target::State(state);
