@@ -13,6 +13,8 @@ mod failing;
 mod faulty;
 #[path = "faults/manager.rs"]
 mod manager;
+#[path = "faults/midst.rs"]
+mod midst;
 #[path = "faults/progress.rs"]
 mod progress;
 #[path = "faults/thread.rs"]

@@ -6,6 +6,7 @@
 //! | `catalog` | what a directory holds |
 //! | `chain` | one backup: which kind, write, advance the checkpoint |
 //! | `manager` | the public face and its thread |
+//! | `route` | which files lead to a state, and what they leave out |
 //! | `restore` | newest sound snapshot, then the deltas that join |
 //! | `single` | single files: `load`, `save`, `apply_delta` |
 //! | `report` | what happened, for people and programs |
@@ -17,6 +18,7 @@ mod chain;
 mod manager;
 mod report;
 mod restore;
+mod route;
 mod schedule;
 mod single;
 #[cfg(test)]

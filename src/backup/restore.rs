@@ -1,19 +1,21 @@
 //! From a directory of backups back to a database: the newest sound snapshot, then the deltas that join onto it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backup::catalog::{Catalog, Entry};
 use crate::backup::report::RestoreReport;
+use crate::backup::route::{self, Missed, Route, Start};
 use crate::clock::{Clock, SystemClock};
 use crate::db::{Builder, DictDb};
 use crate::error::{DamagedBackup, Error, Result};
-use crate::file::name::{BackupKind, Stamp};
+use crate::file::name::BackupKind;
 use crate::file::{self, Pending, Trust, Unsound};
-use crate::history::{Digest, Lineage, Point, Seq};
+use crate::history::{Lineage, Point, Timestamp};
 use crate::progress::{Progress, ProgressFn, Stage, Watch};
 use crate::state::{Identity, State};
 use crate::storage::{DiskStorage, Storage};
@@ -170,12 +172,13 @@ impl RestoreOptions {
     /// The state, already the beginning of a new history.
     fn recover(&self, dir: &Path) -> Result<(State, RestoreReport)> {
         let started = SystemClock.monotonic();
-        let (mut state, mut report) = match self.whole(dir) {
-            Err(error) if self.accept_earlier && (error.is_damage() || matches!(error, Error::MissingLink { .. })) => {
-                self.replay(dir, &mut self.catalog(dir)?, 0, true)?
-            }
-            outcome => outcome?,
-        };
+        let mut catalog = self.catalog(dir)?;
+        let (mut state, route, missed) = self.furthest(dir, &mut catalog)?;
+        let mut report = report(dir, &mut catalog, &route, missed);
+        if report.full.is_none() && report.deltas.is_empty() {
+            // The empty database is no backup.
+            return Err(Error::NoBackup { dir: dir.to_owned(), damaged: report.damaged });
+        }
         report.point = state.point();
         report.time = state.time;
         report.records = state.record_count();
@@ -189,29 +192,64 @@ impl RestoreOptions {
         Ok((state, report))
     }
 
-    /// The state that leaves nothing out. Where the chain of the newest full backup has a hole, that of an older one may
-    /// have none: another manager may have begun a delta where that full backup was made in the midst of it.
-    fn whole(&self, dir: &Path) -> Result<(State, RestoreReport)> {
-        let mut hole = None;
-        for passed_over in 0.. {
-            let mut catalog = self.catalog(dir)?;
-            let newer: Vec<Point> = sound_fulls(&catalog).take(passed_over).collect();
-            if newer.len() < passed_over {
-                break;
+    /// The state that leaves nothing out, or the furthest for who accepts an earlier one. Where the chain of the newest full
+    /// backup goes past the base of what it leaves out, that of an older one may lead there: another manager may have begun
+    /// a delta where that full backup was made in the midst of it. One state at a time is held: the furthest is made again
+    /// where it was not the last.
+    fn furthest(&self, dir: &Path, catalog: &mut Catalog) -> Result<(State, Route, Missed)> {
+        let mut best: Option<Route> = None;
+        let mut passed_over: Vec<Point> = Vec::new();
+        let mut before = catalog.entries.len();
+        while let Some((start, state)) = self.begin(catalog, before)? {
+            let (state, route) = self.follow(catalog, start, state)?;
+            let missed = self.missed(catalog, &route)?;
+            let is_whole = passed_over.iter().all(|end| route.covers(*end));
+            if is_whole && missed.is_nothing() {
+                return Ok((state, route, missed));
             }
-            match self.replay(dir, &mut catalog, passed_over, false) {
-                Ok((state, report)) => {
-                    let covered = |end: &Point| end.lineage == state.identity.lineage && end.seq <= state.seq;
-                    if newer.iter().all(covered) {
-                        return Ok((state, report));
-                    }
+            let end = |full: usize| catalog.entries.get(full)?.history().map(|history| (full, history.end));
+            let older = match start {
+                Start::Full(full) if route.goes_past(catalog, &missed) => end(full),
+                _ => None,
+            };
+            if is_whole && best.as_ref().is_none_or(|best| route.leads_beyond(best)) {
+                if older.is_none() {
+                    self.accept(catalog, &route, &missed)?;
+                    return Ok((state, route, missed));
                 }
-                Err(error @ Error::MissingLink { .. }) => _ = hole.get_or_insert(error),
-                // What is wrong with the newest is what there is to say.
-                Err(error) => return Err(hole.unwrap_or(error)),
+                best = Some(route);
             }
+            let Some((full, end)) = older else { break };
+            passed_over.push(end);
+            before = full;
         }
-        Err(hole.unwrap_or_else(|| Error::NoBackup { dir: dir.to_owned(), damaged: Vec::new() }))
+        let Some(best) = best else { return Err(no_backup(dir, catalog)) };
+        // What was found damaged since counts, too.
+        let missed = self.missed(catalog, &best)?;
+        self.accept(catalog, &best, &missed)?;
+        let state = self.load(catalog, best.start)?;
+        let (state, route) = self.follow(catalog, best.start, state)?;
+        let missed = self.missed(catalog, &route)?;
+        Ok((state, route, missed))
+    }
+
+    /// Refuses a route that leaves something out, unless an earlier state is asked for: with what is wrong with the first
+    /// damaged delta that it needs, or else with the first that does not join.
+    fn accept(&self, catalog: &mut Catalog, route: &Route, missed: &Missed) -> Result<()> {
+        if self.accept_earlier {
+            return Ok(());
+        }
+        if let Some(damaged) = missed.needed.first().and_then(|index| take_damaged(catalog, *index)) {
+            return Err(*damaged.error);
+        }
+        match missed.left_out.first().and_then(|index| catalog.entries.get(*index)) {
+            Some(entry) => {
+                let base = entry.history().and_then(|history| history.base);
+                let needs = Box::new(base.unwrap_or(Point::empty(Lineage::DICTDB_1_11)));
+                Err(Error::MissingLink { file: entry.path.clone(), needs, reached: Box::new(route.end) })
+            }
+            None => Ok(()),
+        }
     }
 
     /// What the directory holds of the one history that is to be restored.
@@ -274,58 +312,26 @@ impl RestoreOptions {
         Ok(())
     }
 
-    /// Walks the full backups from the newest, passes over so many that seem sound, reads the first sound one behind
-    /// them and applies what joins onto it.
-    fn replay(
-        &self,
-        dir: &Path,
-        catalog: &mut Catalog,
-        mut pass_over: usize,
-        accept_earlier: bool,
-    ) -> Result<(State, RestoreReport)> {
-        let mut report = RestoreReport {
-            dir: dir.to_owned(),
-            full: None,
-            deltas: Vec::new(),
-            point: Point::empty(Lineage::NONE),
-            time: crate::history::Timestamp::default(),
-            records: 0,
-            bytes: 0,
-            duration: std::time::Duration::ZERO,
-            fell_back: false,
-            damaged: Vec::new(),
-            left_out: Vec::new(),
-        };
-        let fulls: Vec<usize> =
-            (0..catalog.entries.len()).rev().filter(|i| is_kind(catalog, *i, BackupKind::Full)).collect();
-        for index in fulls {
+    /// Where to begin: at the newest full backup in these first places of the catalog that is sound, or at the empty
+    /// database. Those found damaged are marked.
+    fn begin(&self, catalog: &mut Catalog, before: usize) -> Result<Option<(Start, State)>> {
+        for index in (0..before).rev() {
             let Some(entry) = catalog.entries.get_mut(index) else { continue };
-            if pass_over > 0 && entry.history().is_some() {
-                pass_over = pass_over.saturating_sub(1);
+            if entry.name.kind != BackupKind::Full {
                 continue;
             }
-            let path = entry.path.clone();
             let read = match std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
                 Err(error) => Err(error),
                 Ok(summary) => {
-                    let read = self.read_full(&path);
                     entry.found = Ok(summary);
-                    let stated = entry.history().map_or(Digest::EMPTY, |history| history.end.digest);
-                    read.map(|state| (state, entry.name.stamp, stated))
+                    self.read_full(&entry.path)
                 }
             };
             match read {
-                Ok((state, stamp, stated)) => {
-                    report.bytes = report.bytes.saturating_add(entry.bytes());
-                    report.full = Some(path);
-                    report.fell_back = !report.damaged.is_empty();
-                    let again = || self.read_full(report.full.as_deref().unwrap_or(dir));
-                    let followed = self.follow(catalog, (state, stated), again, Some(stamp))?;
-                    return self.judge(catalog, followed, Some(stamp), report, accept_earlier);
-                }
+                Ok(state) => return Ok(Some((Start::Full(index), state))),
                 Err(error) if error.is_damage() => {
                     tracing::warn!("passed over a damaged full backup: {error}");
-                    report.damaged.push(DamagedBackup { file: path, error: Box::new(error) });
+                    entry.found = Err(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -336,24 +342,17 @@ impl RestoreOptions {
             let from_empty = history.base == Some(Point::empty(history.end.lineage)) && history.parent.is_none();
             from_empty.then_some(history.end.lineage)
         });
-        match root {
-            Some(lineage) => {
-                report.fell_back = !report.damaged.is_empty();
-                let empty = || State::empty(Identity { lineage, parent: None });
-                let followed = self.follow(catalog, (empty(), Digest::EMPTY), || Ok(empty()), None)?;
-                let (state, report) = self.judge(catalog, followed, None, report, accept_earlier)?;
-                if report.deltas.is_empty() {
-                    // The empty database is no backup.
-                    return Err(Error::NoBackup { dir: dir.to_owned(), damaged: report.damaged });
-                }
-                Ok((state, report))
-            }
-            None if report.damaged.is_empty() && catalog.entries.iter().any(|e| e.found.is_err()) => {
-                // Deltas only, and not all of them can be read: their word is the one to hear.
-                let error = catalog.entries.drain(..).find_map(|entry| entry.found.err());
-                Err(error.unwrap_or(Error::Cancelled))
-            }
-            None => Err(Error::NoBackup { dir: dir.to_owned(), damaged: report.damaged }),
+        Ok(root.map(|lineage| (Start::Empty(lineage), State::empty(Identity { lineage, parent: None }))))
+    }
+
+    /// The state at the beginning of a route, once more.
+    fn load(&self, catalog: &Catalog, start: Start) -> Result<State> {
+        match start {
+            Start::Full(index) => match catalog.entries.get(index) {
+                Some(full) => self.read_full(&full.path),
+                None => unreachable!("a route begins at a file of its catalog"),
+            },
+            Start::Empty(lineage) => Ok(State::empty(Identity { lineage, parent: None })),
         }
     }
 
@@ -362,207 +361,127 @@ impl RestoreOptions {
         file::read_full(&*self.storage, path, self.trust, &watch)
     }
 
-    /// Applies the deltas that join onto `state`, which the full backup stamped `since` gave, with the digest that it states
-    /// (text that was edited has another), and which `again` gives
-    /// again where a delta turns out damaged halfway: no copy is kept for that case, so that what is applied is applied
-    /// in place.
-    fn follow(
-        &self,
-        catalog: &mut Catalog,
-        (mut state, stated): (State, Digest),
-        again: impl Fn() -> Result<State>,
-        since: Option<Stamp>,
-    ) -> Result<Followed> {
+    /// Applies the deltas that join onto `state`, which is that at the start. It is read again where a delta turns out
+    /// damaged halfway: no copy is kept for that case, so that what is applied is applied in place.
+    fn follow(&self, catalog: &mut Catalog, start: Start, mut state: State) -> Result<(State, Route)> {
         loop {
-            match self.apply_all(catalog, (state, stated), since)? {
+            match self.apply_all(catalog, start, state)? {
                 Some(followed) => return Ok(followed),
                 // The damaged one is known now, so this ends.
-                None => state = again()?,
+                None => state = self.load(catalog, start)?,
             }
         }
     }
 
     /// `None`, and a note in the catalog, where a delta turned out damaged: the state is of no use then.
-    fn apply_all(
-        &self,
-        catalog: &mut Catalog,
-        (state, mut stated): (State, Digest),
-        since: Option<Stamp>,
-    ) -> Result<Option<Followed>> {
-        let legacy = state.identity.lineage == Lineage::DICTDB_1_11;
-        let mut reached: BTreeMap<Lineage, Seq> = [(state.identity.lineage, state.seq)].into();
-        reached.extend(state.identity.parent.map(|parent| (parent.lineage, parent.seq)));
-        let mut followed = Followed { state, reached, used: Vec::new(), last_used: since };
+    fn apply_all(&self, catalog: &mut Catalog, start: Start, mut state: State) -> Result<Option<(State, Route)>> {
+        let mut route = Route::begin(catalog, start, &state);
         let mut pending = Pending::default();
-        let ends = ends(catalog);
+        let ends = route::ends(catalog);
         loop {
-            let Followed { state, reached, used, last_used } = &mut followed;
-            let next = next_delta(catalog, &ends, state, stated, *last_used, legacy);
+            let next = route.next_delta(catalog, &ends, &state);
             // Nothing but the order of stamps joins these: the first damaged one ends the chain.
-            let before = (legacy && next.is_some()).then(|| state.clone());
+            let before = (route.is_legacy() && next.is_some()).then(|| state.clone());
             let outcome = match next.and_then(|index| Some((index, catalog.entries.get(index)?))) {
                 Some((index, entry)) => {
-                    used.push(index);
+                    route.used.push(index);
                     let watch = Watch::new(self.progress.as_deref(), Stage::ReadingDelta, &entry.path);
                     let (storage, path) = (&*self.storage, &entry.path);
-                    file::read_delta(storage, path, state, &mut pending, self.trust, &watch).map(|_| {
-                        reached.insert(state.identity.lineage, state.seq);
-                        *last_used = (*last_used).max(Some(entry.name.stamp));
-                        stated = entry.history().map_or(stated, |history| history.end.digest);
-                    })
+                    let read = file::read_delta(storage, path, &mut state, &mut pending, self.trust, &watch);
+                    read.map(|_| route.goes_on(entry, &state))
                 }
-                None => pending.settle(state),
+                None => pending.settle(&mut state),
             };
             match outcome {
-                Ok(()) if next.is_none() => return Ok(Some(followed)),
+                Ok(()) if next.is_none() => {
+                    route.end = state.point();
+                    return Ok(Some((state, route)));
+                }
                 Ok(()) => {}
                 Err(Unsound { delta, error }) if error.is_damage() => {
-                    let damaged = used.get(delta).and_then(|index| catalog.entries.get_mut(*index));
+                    let damaged = route.used.get(delta).and_then(|index| catalog.entries.get_mut(*index));
                     let Some(damaged) = damaged else { return Err(error) };
                     damaged.found = Err(error);
-                    used.pop();
-                    return Ok(before.map(|before| Followed { state: before, ..followed }));
+                    route.used.pop();
+                    return Ok(before.map(|before| {
+                        route.end = before.point();
+                        (before, route)
+                    }));
                 }
                 Err(Unsound { error, .. }) => return Err(error),
             }
         }
     }
 
-    /// Says what was left out and what is damaged, and whether the state that was reached is one to hand out.
-    fn judge(
-        &self,
-        catalog: &mut Catalog,
-        followed: Followed,
-        since: Option<Stamp>,
-        mut report: RestoreReport,
-        accept_earlier: bool,
-    ) -> Result<(State, RestoreReport)> {
-        let Followed { state, reached, used, last_used } = followed;
-        for entry in used.iter().filter_map(|index| catalog.entries.get(*index)) {
-            report.bytes = report.bytes.saturating_add(entry.bytes());
-            report.deltas.push(entry.path.clone());
-        }
-        // A sound delta that leads beyond the state was left out. A damaged one was needed unless a later file was used.
-        let newer = |entry: &Entry| Some(entry.name.stamp) > last_used;
-        let mut missed: Option<(usize, PathBuf, Point)> = None;
-        for (index, entry) in catalog.entries.iter_mut().enumerate() {
-            if entry.name.kind != BackupKind::Delta || Some(entry.name.stamp) <= since {
-                continue;
-            }
-            let covered = |entry: &Entry| {
-                entry.history().is_some_and(|h| reached.get(&h.end.lineage).is_some_and(|seq| h.end.seq <= *seq))
-            };
-            if !used.contains(&index) && !covered(entry) {
-                self.check_entry(entry)?; // before it is called a stranger to the chain
-            }
-            match &entry.found {
-                Ok(_) if used.contains(&index) => {}
-                Ok(summary) => {
-                    if !covered(entry) {
-                        let base = summary.history.and_then(|h| h.base);
-                        let needs = base.unwrap_or(Point::empty(Lineage::DICTDB_1_11));
-                        report.left_out.push(entry.path.clone());
-                        missed.get_or_insert((index, entry.path.clone(), needs));
-                    }
-                }
-                Err(_) => {
-                    let needed = newer(entry);
-                    if let Err(error) = std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
-                        // What cannot be read now may be sound: that is no reason for an earlier state.
-                        if needed && (!accept_earlier || matches!(error, Error::Io { .. })) {
-                            return Err(error);
-                        }
-                        report.damaged.push(DamagedBackup { file: entry.path.clone(), error: Box::new(error) });
-                    }
-                }
+    /// What a route leaves out. What cannot be read now may be sound, and so may what is of another version: that is no
+    /// reason for an earlier state.
+    fn missed(&self, catalog: &mut Catalog, route: &Route) -> Result<Missed> {
+        let missed = route.missed(catalog, |entry| self.check_entry(entry))?;
+        for index in &missed.needed {
+            let no_damage = |entry: &&mut Entry| entry.found.as_ref().is_err_and(|error| !error.is_damage());
+            if catalog.entries.get_mut(*index).as_ref().is_some_and(no_damage)
+                && let Some(unread) = take_damaged(catalog, *index)
+            {
+                return Err(*unread.error);
             }
         }
-        match missed {
-            Some((_, file, needs)) if !accept_earlier => {
-                let reached = Box::new(state.point());
-                Err(Error::MissingLink { file, needs: Box::new(needs), reached })
-            }
-            _ => Ok((state, report)),
-        }
+        Ok(missed)
     }
 }
 
-/// A full backup and the deltas that were applied to it.
-struct Followed {
-    state: State,
-    /// How far it goes along each history that it passed through.
-    reached: BTreeMap<Lineage, Seq>,
-    /// Which entries of the catalog the deltas are, in their order.
-    used: Vec<usize>,
-    /// Stamp of the newest of them, or of the full backup.
-    last_used: Option<Stamp>,
+/// What is wrong with an entry, which is of no further use then.
+fn take_damaged(catalog: &mut Catalog, index: usize) -> Option<DamagedBackup> {
+    let entry = catalog.entries.get_mut(index)?;
+    let error = std::mem::replace(&mut entry.found, Err(Error::Cancelled)).err()?;
+    Some(DamagedBackup { file: entry.path.clone(), error: Box::new(error) })
 }
 
-/// How far the deltas lead that come to be applied when one of them is, by their own words; by their places in the catalog.
-fn ends(catalog: &Catalog) -> Vec<Option<Seq>> {
-    let mut ends = vec![None; catalog.entries.len()];
-    // Stamps rise along a chain, so that what may come behind a delta has been seen before it.
-    let mut seen: BTreeMap<Seq, Vec<(&Entry, Point, Seq)>> = BTreeMap::new();
-    for (entry, end) in catalog.entries.iter().zip(&mut ends).rev() {
-        let Some(history) = entry.history().filter(|_| entry.name.kind == BackupKind::Delta) else { continue };
-        let restored_there =
-            |base: &Point| history.parent.is_some_and(|p| (p.lineage, p.seq) == (base.lineage, base.seq));
-        let joins = |next: &Entry, base: &Point| {
-            next.name.stamp > entry.name.stamp
-                && base.digest == history.end.digest
-                && (base.lineage == history.end.lineage || restored_there(base))
-        };
-        let behind = seen.get(&history.end.seq).into_iter().flatten();
-        let furthest = behind.filter(|(next, base, _)| joins(next, base)).map(|(_, _, end)| *end).max();
-        let furthest = furthest.unwrap_or_default().max(history.end.seq);
-        *end = Some(furthest);
-        if let Some(base) = history.base {
-            seen.entry(base.seq).or_default().push((entry, base, furthest));
-        }
+/// The full backups from this place on that are damaged, the newest first.
+fn damaged_fulls(catalog: &mut Catalog, from: usize) -> Vec<DamagedBackup> {
+    let is_damaged = |entry: &Entry| entry.name.kind == BackupKind::Full && entry.found.is_err();
+    let all = catalog.entries.iter().enumerate().skip(from).rev();
+    let damaged: Vec<usize> = all.filter(|(_, entry)| is_damaged(entry)).map(|(index, _)| index).collect();
+    damaged.into_iter().filter_map(|index| take_damaged(catalog, index)).collect()
+}
+
+/// Why there is nothing to begin with.
+fn no_backup(dir: &Path, catalog: &mut Catalog) -> Error {
+    let damaged = damaged_fulls(catalog, 0);
+    if damaged.is_empty() {
+        // Deltas only, and not all of them can be read: their word is the one to hear.
+        let error = catalog.entries.drain(..).find_map(|entry| entry.found.err());
+        return error.unwrap_or_else(|| Error::NoBackup { dir: dir.to_owned(), damaged });
     }
-    ends
+    Error::NoBackup { dir: dir.to_owned(), damaged }
 }
 
-/// The delta to apply next: of those that join onto the state with the digest that its files state, the one behind which the others lead
-/// furthest, and of several the one that itself does. (One that leads further at first may end where no other joins: of
-/// two managers each may have begun one at the same point.)
-fn next_delta(
-    catalog: &Catalog,
-    ends: &[Option<Seq>],
-    state: &State,
-    digest: Digest,
-    since: Option<Stamp>,
-    legacy: bool,
-) -> Option<usize> {
-    // Stamps rise along a chain. An older delta that joins all the same is one of another future of this point: of
-    // commits that were given up when somebody went back to it and went on from there.
-    let mut newer = catalog.entries.iter().zip(ends).enumerate().filter(|(_, (entry, _))| {
-        entry.name.kind == BackupKind::Delta && entry.found.is_ok() && Some(entry.name.stamp) > since
-    });
-    if legacy {
-        // DictDB 1.11: whatever comes after the full backup, in the order of the stamps.
-        return newer.find(|(_, (entry, _))| entry.history().is_none()).map(|(index, _)| index);
+/// Says which files lead to the state, and what was passed over and left out; the rest is for who has the state.
+fn report(dir: &Path, catalog: &mut Catalog, route: &Route, missed: Missed) -> RestoreReport {
+    let (full, newer) = match route.start {
+        Start::Full(index) => (Some(index), index.saturating_add(1)),
+        Start::Empty(_) => (None, 0),
+    };
+    let files = full.iter().chain(&route.used).filter_map(|index| catalog.entries.get(*index));
+    let bytes = files.fold(0, |bytes: u64, entry| bytes.saturating_add(entry.bytes()));
+    let path = |index: &usize| catalog.entries.get(*index).map(|entry| entry.path.clone());
+    let (full, deltas) = (full.as_ref().and_then(path), route.used.iter().filter_map(path).collect());
+    let left_out = missed.left_out.iter().filter_map(path).collect();
+    let mut damaged = damaged_fulls(catalog, newer);
+    let fell_back = !damaged.is_empty();
+    damaged.extend(missed.damaged.into_iter().filter_map(|index| take_damaged(catalog, index)));
+    RestoreReport {
+        dir: dir.to_owned(),
+        full,
+        deltas,
+        point: route.end,
+        time: Timestamp::default(),
+        records: 0,
+        bytes,
+        duration: Duration::ZERO,
+        fell_back,
+        damaged,
+        left_out,
     }
-    let joining = newer.filter_map(|(index, (entry, end))| {
-        let history = entry.history()?;
-        // By lineage, even where both are empty: a link left out would be missed further on.
-        let parent = state.identity.parent.map(|parent| parent.lineage);
-        let known = |base: &Point| base.lineage == state.identity.lineage || Some(base.lineage) == parent;
-        let joins = history.base.is_some_and(|base| known(&base) && file::joins(base, state, digest));
-        joins.then_some((*end, history.end.seq, entry.name.stamp, index))
-    });
-    // An empty delta leads nowhere, unless into the history of a restored database: it comes after those that lead on.
-    joining.max().map(|(.., index)| index)
-}
-
-/// Where the full backups lead that seem sound and are not DictDB 1.11's, the newest first.
-fn sound_fulls(catalog: &Catalog) -> impl Iterator<Item = Point> {
-    let fulls = catalog.entries.iter().rev().filter(|entry| entry.name.kind == BackupKind::Full);
-    fulls.filter_map(|entry| entry.history().map(|history| history.end))
-}
-
-fn is_kind(catalog: &Catalog, index: usize, kind: BackupKind) -> bool {
-    catalog.entries.get(index).is_some_and(|entry| entry.name.kind == kind)
 }
 
 impl Entry {

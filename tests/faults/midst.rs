@@ -1,0 +1,104 @@
+//! Two managers of one database and one directory, one of them in the midst of the other's full backup; then damage.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dictdb::{BackupKind, BackupReport, DictDb, Error, RestoreOptions};
+
+use crate::faulty::{DIR, FORMATS, Faulty, Op, builder, commit, database, restored};
+
+/// A directory, and what the two managers did there.
+struct Midst {
+    storage: Faulty,
+    db: DictDb,
+    /// At seq 3, with a bridge that leads to it from the one before, at seq 2.
+    full: BackupReport,
+    /// At seq 4, by the other manager, which made it before the first such operation of the full backup.
+    delta: BackupReport,
+}
+
+fn midst(format: dictdb::BackupFormat, at: Op) -> Midst {
+    let (storage, db) = (Faulty::default(), database());
+    let [manager, other] = [0, 1].map(|_| Arc::new(builder(&db, &storage, format).build().unwrap()));
+    manager.backup_full().unwrap();
+    commit(&db);
+    let armed = AtomicBool::new(true);
+    let made = Arc::new(std::sync::OnceLock::new());
+    let (in_hook, writing) = (made.clone(), db.clone());
+    storage.hook(move |op| {
+        if op == at && armed.swap(false, Ordering::SeqCst) {
+            commit(&writing);
+            in_hook.set(other.backup_delta().unwrap()).unwrap();
+        }
+    });
+    let full = manager.backup_full().unwrap();
+    storage.hook(|_| {});
+    let delta = made.get().unwrap().clone();
+    assert!(full.bridge.is_some(), "{full}");
+    assert_eq!((delta.kind, full.seq.get(), delta.seq.get()), (BackupKind::Delta, 3, 4), "{delta}");
+    assert_eq!(restored(&storage).0, db.digest());
+    Midst { storage, db, full, delta }
+}
+
+/// Flips a bit in the middle, which only who reads the whole of the file can see.
+fn damage(storage: &Faulty, path: &Path) {
+    let mut bytes = storage.files.read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    storage.files.write(path, bytes).unwrap();
+}
+
+fn restoring(storage: &Faulty) -> RestoreOptions {
+    RestoreOptions::new().storage(storage.files.clone())
+}
+
+/// The file that a restore which accepts nothing earlier calls damaged.
+fn found_damaged(storage: &Faulty) -> std::path::PathBuf {
+    match restoring(storage).restore(DIR).unwrap_err() {
+        Error::Corrupt { file, .. } | Error::ChecksumMismatch { file, .. } => file,
+        error => panic!("{error}"),
+    }
+}
+
+// The error was once that of the newest full backup's chain: a link is missing, before a delta that was sound.
+#[test]
+fn a_damaged_delta_is_named_and_costs_no_commit_before_it_though_the_newest_full_backup_does_not_lead_there() {
+    for format in FORMATS {
+        let Midst { storage, db, full, delta } = midst(format, Op::Create);
+        assert_eq!(delta.base_seq.unwrap().get(), 2, "{delta} did not know of {full}");
+        let before = db.digest();
+        commit(&db);
+        let last = builder(&db, &storage, format).build().unwrap().backup_delta().unwrap();
+        assert_eq!((last.base_seq, restored(&storage).0), (Some(delta.seq), db.digest()), "{last}");
+        let sound = storage.files.read(&last.file).unwrap();
+        damage(&storage, &last.file);
+        assert_eq!(found_damaged(&storage), last.file);
+        let (reached, report) = restoring(&storage).accept_earlier(true).restore(DIR).unwrap();
+        assert_eq!((reached.digest(), report.point.seq), (before, delta.seq), "{report}");
+        assert!(report.left_out.is_empty() && !report.fell_back, "{report}");
+        assert_eq!(report.damaged.iter().map(|damaged| &damaged.file).collect::<Vec<_>>(), [&last.file]);
+
+        // Where the one before it is damaged the full backup is as far as there is.
+        storage.files.write(&last.file, sound).unwrap();
+        damage(&storage, &delta.file);
+        assert_eq!(found_damaged(&storage), delta.file);
+        let (_, report) = restoring(&storage).accept_earlier(true).restore(DIR).unwrap();
+        assert_eq!((report.point.seq, report.full.as_ref()), (full.seq, Some(&full.file)), "{report}");
+        assert_eq!(report.damaged.iter().map(|damaged| &damaged.file).collect::<Vec<_>>(), [&delta.file]);
+        assert_eq!(report.left_out, [last.file]);
+    }
+}
+
+// That the newest full backup lies in the past of what is restored was once told by the last history alone.
+#[test]
+fn a_restored_database_goes_on_though_the_newest_full_backup_does_not_lead_there() {
+    for format in FORMATS {
+        let Midst { storage, .. } = midst(format, Op::Create);
+        let (again, _) = restoring(&storage).restore(DIR).unwrap();
+        commit(&again);
+        let report = builder(&again, &storage, format).build().unwrap().backup_now().unwrap();
+        assert_eq!(report.kind, BackupKind::Delta, "{report}");
+        assert_eq!(restored(&storage).0, again.digest());
+    }
+}
