@@ -173,12 +173,11 @@ impl Chain {
             BackupFormat::Binary => (join, state.outline()),
             BackupFormat::Json => (join, state.clone()),
         });
+        // Before anybody can see the full backup: what others put onto it is to be newer than what leads there.
+        let bridge = bridge.map(|bridge| (bridge, self.stamp(settings, db, names).map(|(stamp, _)| stamp)));
         let mut report = self.full(settings, db, (stamp, state), promoted, started)?;
-        if let Some((join, state)) = bridge {
-            match self
-                .stamp(settings, db, names)
-                .and_then(|(stamp, _)| self.write_delta(settings, (stamp, &state), &join))
-            {
+        if let Some(((join, state), stamp)) = bridge {
+            match stamp.and_then(|stamp| self.write_delta(settings, (stamp, &state), &join)) {
                 Ok((_, path, ..)) => report.bridge = Some(path),
                 Err(failure) => {
                     tracing::warn!(file = %report.file.display(), "no bridge to the full backup: {failure}");
@@ -224,7 +223,7 @@ impl Chain {
             let watch = Watch::new(settings.progress.as_deref(), Stage::WritingFull, path);
             file::write_full(settings.format, settings.compression, sink, state, origin, &watch)
         })?;
-        self.advance(db, point, 0, vec![name], &path);
+        self.advance(db, point, 0, vec![name], (stamp, &path));
         let report = report(settings, db, started, &name, path, point.seq, made, bytes);
         Ok(BackupReport { promoted, ..report })
     }
@@ -242,7 +241,7 @@ impl Chain {
         let mut names = tip.map(|tip| tip.names.clone()).unwrap_or_default();
         let deltas = tip.map_or(0, |tip| tip.deltas).saturating_add(1);
         names.push(name);
-        self.advance(db, state.point(), deltas, names, &path);
+        self.advance(db, state.point(), deltas, names, (stamp, &path));
         let report = report(settings, db, started, &name, path, state.seq, made, bytes);
         Ok(BackupReport { base_seq: Some(join.base.seq), ..report })
     }
@@ -286,9 +285,15 @@ impl Chain {
         Ok((name, path, made, bytes))
     }
 
-    fn advance(&mut self, db: &DictDb, point: Point, deltas: u32, names: Vec<BackupName>, path: &Path) {
-        let time = self.stamp.and_then(|stamp| i64::try_from(stamp.get()).ok()).unwrap_or_default();
-        let time = Timestamp::from_micros(time);
+    fn advance(
+        &mut self,
+        db: &DictDb,
+        point: Point,
+        deltas: u32,
+        names: Vec<BackupName>,
+        (stamp, path): (Stamp, &Path),
+    ) {
+        let time = Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or_default());
         db.note_backup(point.seq);
         self.newest = Some(point);
         self.tip = Some(Tip { point, deltas, names, file: path.to_owned(), time });

@@ -102,3 +102,16 @@ fn a_restored_database_goes_on_though_the_newest_full_backup_does_not_lead_there
         assert_eq!(restored(&storage).0, again.digest());
     }
 }
+
+// A bridge was once stamped after what another manager had put onto the full backup, and so was of no use for that.
+#[test]
+fn a_bridge_leads_on_to_what_another_manager_put_onto_the_full_backup_before_the_bridge_was_there() {
+    for format in FORMATS {
+        let Midst { storage, db, full, delta } = midst(format, Op::SyncDir);
+        assert_eq!(delta.base_seq, Some(full.seq), "{delta}");
+        damage(&storage, &full.file);
+        let (digest, report) = restored(&storage);
+        assert_eq!((digest, report.deltas.len()), (db.digest(), 2), "{report}");
+        assert!(report.fell_back && report.left_out.is_empty(), "{report}");
+    }
+}
