@@ -271,19 +271,20 @@ impl BackupManager {
     }
 
     /// Stops the thread, after the backup that it may be making, and finishes a pending notified change first: its
-    /// report, where there was one and something to back up. A change whose backup failed counts as pending. Does nothing
-    /// else where the manager does not run. (Called from inside a callback it does not wait for the thread; from inside
-    /// `on_progress` it leaves a pending change to the next `stop`.)
+    /// report, where there was one and something to back up. A change whose backup failed counts as pending, also where
+    /// that fails meanwhile, on whatever thread. Does nothing else where the manager does not run. (Called from inside a
+    /// callback it does not wait for the thread; from inside `on_progress` it leaves a pending change to the next `stop`.)
     ///
     /// # Errors
     /// As [`backup_now`](Self::backup_now), of the pending change's backup.
     pub fn stop(&self) -> Result<Option<BackupReport>> {
-        let (thread, pending) = {
+        let thread = {
             let mut thread = lock(&self.thread);
             let mut timing = lock(&self.inner.timing);
             timing.running = false;
             timing.generation = timing.generation.wrapping_add(1);
-            (thread.take(), timing.schedule.stop())
+            timing.schedule.stop();
+            thread.take()
         };
         self.inner.changed.notify_all();
         let inside = self.inner.is_inside_backup();
@@ -295,15 +296,11 @@ impl BackupManager {
                 tracing::error!("the backup thread ended with a panic");
             }
         }
-        match pending {
+        if inside {
             // Not now; by the next stop, which at the latest comes when the manager is dropped.
-            Some(_) if inside => {
-                lock(&self.inner.timing).schedule.notify();
-                Ok(None)
-            }
-            Some(cause) => self.inner.automatic(cause),
-            None => Ok(None),
+            return Ok(None);
         }
+        if self.inner.is_change_left() { self.inner.automatic(Cause::Stop) } else { Ok(None) }
     }
 
     /// Makes a backup now: a delta in an incremental manager, unless its chain has reached
@@ -536,6 +533,15 @@ impl Inner {
         let error = Error::Io { op: "back up into", path: self.settings.dir.clone(), source };
         let failures = self.count_failure(&error);
         self.tell_failure(&error, failures);
+    }
+
+    /// Whether a notified change is still to be backed up, once no attempt is under way that may have done it.
+    fn is_change_left(&self) -> bool {
+        let mut timing = lock(&self.timing);
+        while timing.schedule.is_saving() {
+            timing = self.changed.wait(timing).unwrap_or_else(PoisonError::into_inner);
+        }
+        timing.schedule.is_pending()
     }
 
     /// Whether this thread is making a backup: then this is a call from inside its progress callback.

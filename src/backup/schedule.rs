@@ -9,7 +9,7 @@
 //!    serves all that is due. One that comes while an attempt runs waits for the next. A failure does not make it due
 //!    again, or a full disk would be tried every moment: the next periodic one retries, or `stop`.
 //! 4. **Stop.** A notification still unsatisfied at [`stop`](Schedule::stop), or whose attempt failed, gets its backup
-//!    there and then.
+//!    there and then; one that the running attempt took, once that has failed.
 //! 5. One attempt at a time: while one runs, nothing is due.
 //!
 //! Only rules 2 and 5 keep backups apart: periodic, stop and manual ones do not wait for `min`. An `interval` of zero
@@ -28,9 +28,9 @@ pub(crate) enum Cause {
     Interval,
     /// A change was notified.
     Notified,
-    /// A change was notified and not backed up when the schedule was stopped.
+    /// A change was notified and not backed up when the schedule was stopped. Never comes out of the schedule, only in.
     Stop,
-    /// Somebody asked for it. Never comes out of the schedule, only in.
+    /// Somebody asked for it. Comes in only, as well.
     Manual,
 }
 
@@ -83,14 +83,11 @@ impl Schedule {
         self.periodic_due = later(now, self.backup_interval);
     }
 
-    /// Ends the schedule: nothing is due until it is started again. `Some(Cause::Stop)` where a notification is
-    /// unsatisfied: the caller makes its backup now, or once the running attempt has ended. The notification is
-    /// taken: nobody is told of it again.
-    #[must_use = "a change was notified that only this backup saves"]
-    pub(crate) fn stop(&mut self) -> Option<Cause> {
+    /// Ends the schedule: nothing is due until it is started again. The caller waits while an attempt
+    /// [is saving](Self::is_saving) a notification, and makes a backup where one [is pending](Self::is_pending) then.
+    pub(crate) fn stop(&mut self) {
         self.started = false;
         self.periodic_due = None;
-        (std::mem::take(&mut self.notified) | std::mem::take(&mut self.unsaved)).then_some(Cause::Stop)
     }
 
     /// A change was made that wants a backup.
@@ -101,6 +98,11 @@ impl Schedule {
     /// Whether a notification waits for a backup to begin, or for one that succeeds.
     pub(crate) fn is_pending(&self) -> bool {
         self.notified || self.unsaved
+    }
+
+    /// Whether the running attempt took a notification with it, which is pending again should it fail.
+    pub(crate) fn is_saving(&self) -> bool {
+        self.taken
     }
 
     /// What to do at `now`. Asking changes nothing.
@@ -126,8 +128,7 @@ impl Schedule {
     pub(crate) fn began(&mut self, cause: Cause) {
         assert!(self.running.is_none(), "a backup ({cause:?}) began while another one runs ({:?})", self.running);
         self.running = Some(cause);
-        // The one that stop() hands out is no longer noted here.
-        self.taken = std::mem::take(&mut self.notified) || cause == Cause::Stop;
+        self.taken = std::mem::take(&mut self.notified);
     }
 
     /// What a notification means while the schedule is not started: its backup is made by the caller, or put off.
@@ -224,14 +225,15 @@ mod tests {
         assert!(schedule.is_pending());
         assert_eq!(schedule.next(second * 50), Step::WaitUntil(Some(second * 100)), "not tried every moment");
         let mut stopped = schedule.clone();
-        assert_eq!(stopped.stop(), Some(Cause::Stop));
+        stopped.stop();
         stopped.began(Cause::Stop);
         stopped.failed(second * 50);
-        assert_eq!(stopped.stop(), Some(Cause::Stop), "that one failed too");
-        assert_eq!(stopped.stop(), None);
+        assert!(stopped.is_pending(), "that one failed too");
+        attempt(&mut stopped, Cause::Stop, second * 51);
+        assert!(!stopped.is_pending());
         schedule.began(Cause::Interval);
         schedule.finished(second * 100);
-        assert_eq!(schedule.stop(), None);
+        assert!(!schedule.is_pending());
     }
 
     #[test]
@@ -318,35 +320,43 @@ mod tests {
     }
 
     #[test]
-    fn stop_asks_for_a_backup_exactly_when_a_notification_waits() {
+    fn a_stop_ends_the_schedule_and_leaves_what_was_notified_pending() {
         let mut s = started();
-        assert_eq!(s.stop(), None);
+        s.stop();
+        assert!(!s.is_pending());
         s.start(at(1));
         attempt(&mut s, Cause::Manual, at(2));
         s.notify(); // inside the minimum interval
-        assert_eq!(s.stop(), Some(Cause::Stop));
-        assert_eq!(s.stop(), None);
+        s.stop();
         assert_eq!(s.next(at(1_000)), NEVER);
+        assert!(s.is_pending() && !s.is_saving());
+        attempt(&mut s, Cause::Stop, at(3));
+        assert!(!s.is_pending());
     }
 
     #[test]
-    fn stop_during_a_backup_asks_only_for_what_that_one_began_without() {
+    fn what_a_running_backup_took_with_it_is_known_to_be_pending_or_not_once_that_has_ended() {
         let mut s = started();
         s.notify();
         s.began(Cause::Notified);
-        assert_eq!(s.clone().stop(), None);
-        s.notify();
-        assert_eq!(s.stop(), Some(Cause::Stop));
+        s.stop();
+        assert!(s.is_saving() && !s.is_pending());
+        let mut failed = s.clone();
+        failed.failed(at(3));
+        assert!(!failed.is_saving() && failed.is_pending());
         s.finished(at(3));
-        attempt(&mut s, Cause::Stop, at(4));
-        assert_eq!(s.next(at(1_000)), NEVER);
+        assert!(!s.is_saving() && !s.is_pending());
+        s.began(Cause::Manual);
+        assert!(!s.is_saving(), "nothing was notified since");
+        s.notify();
+        assert!(!s.is_saving() && s.is_pending(), "it began without");
     }
 
     #[test]
     fn a_schedule_starts_again_after_a_stop() {
         let mut s = started();
         s.began(Cause::Interval);
-        assert_eq!(s.stop(), None);
+        s.stop();
         s.finished(at(400));
         assert_eq!(s.next(at(700)), NEVER, "the end of a periodic attempt does not start it again");
         s.start(at(800));
@@ -384,7 +394,8 @@ mod tests {
             attempt(&mut s, Cause::Notified, start);
             s.notify();
             assert_eq!(s.next(Duration::MAX), NEVER);
-            assert_eq!(s.stop(), Some(Cause::Stop), "put off for ever, and still not dropped");
+            s.stop();
+            assert!(s.is_pending(), "put off for ever, and still not dropped");
         }
     }
 
@@ -412,12 +423,15 @@ mod tests {
         /// A manual backup begins.
         Manual,
         Finish,
+        Fail,
         Start,
+        /// Ends the schedule, waits for an attempt that took a notification with it, and makes the backup of what is
+        /// pending then.
         Stop,
     }
 
-    const EVENTS: [Event; 7] =
-        [Event::Tick, Event::Notify, Event::Poll, Event::Manual, Event::Finish, Event::Start, Event::Stop];
+    const EVENTS: [Event; 8] =
+        [Event::Tick, Event::Notify, Event::Poll, Event::Manual, Event::Finish, Event::Fail, Event::Start, Event::Stop];
 
     /// The schedule beside a record of what happened to it, kept in terms of the promises.
     #[derive(Clone)]
@@ -428,6 +442,10 @@ mod tests {
         running: Option<Cause>,
         /// Notified, and no backup began since.
         unserved: bool,
+        /// Notified, and no backup that began since has succeeded.
+        unsaved: bool,
+        /// A stop has not made its backup yet, nor found that there is none to make.
+        stopping: bool,
         last_end: Option<Duration>,
         /// The start, or the end of the last periodic backup.
         period_from: Duration,
@@ -440,9 +458,14 @@ mod tests {
             self.unserved = false;
         }
 
-        fn finish(&mut self) {
+        fn end(&mut self, succeeds: bool) {
             let Some(cause) = self.running.take() else { return };
-            self.schedule.finished(self.now);
+            if succeeds {
+                self.schedule.finished(self.now);
+                self.unsaved = self.unserved;
+            } else {
+                self.schedule.failed(self.now);
+            }
             self.last_end = Some(self.now);
             if cause == Cause::Interval {
                 self.period_from = self.now;
@@ -454,7 +477,7 @@ mod tests {
                 Event::Tick => self.now += at(1),
                 Event::Notify => {
                     self.schedule.notify();
-                    self.unserved = true;
+                    (self.unserved, self.unsaved) = (true, true);
                 }
                 Event::Poll => {
                     if let Step::Backup(cause) = self.schedule.next(self.now) {
@@ -467,19 +490,23 @@ mod tests {
                         self.begin(Cause::Manual);
                     }
                 }
-                Event::Finish => self.finish(),
+                Event::Finish => self.end(true),
+                Event::Fail => self.end(false),
                 Event::Start => {
                     self.schedule.start(self.now);
                     (self.started, self.period_from) = (true, self.now);
                 }
                 Event::Stop => {
-                    let asked = self.schedule.stop();
-                    self.started = false;
-                    assert_eq!(asked, self.unserved.then_some(Cause::Stop), "stop saves what waits, and only that");
-                    if let Some(cause) = asked {
-                        self.finish();
-                        self.begin(cause);
-                    }
+                    self.schedule.stop();
+                    (self.started, self.stopping) = (false, true);
+                }
+            }
+            if self.stopping && !self.schedule.is_saving() {
+                self.stopping = false;
+                assert_eq!(self.schedule.is_pending(), self.unsaved, "stop saves what waits, and only that");
+                if self.unsaved {
+                    self.end(true);
+                    self.begin(Cause::Stop);
                 }
             }
         }
@@ -500,7 +527,8 @@ mod tests {
         /// What holds at every moment.
         fn check(&self) {
             let schedule = &self.schedule;
-            assert_eq!(schedule.is_pending(), self.unserved);
+            assert_eq!(schedule.is_pending() || schedule.is_saving(), self.unsaved);
+            assert!(schedule.is_pending() || !self.unserved);
             if !self.started || self.running.is_some() {
                 assert_eq!(schedule.next(Duration::MAX), NEVER);
                 return;
@@ -565,11 +593,13 @@ mod tests {
                 started: false,
                 running: None,
                 unserved: false,
+                unsaved: false,
+                stopping: false,
                 last_end: None,
                 period_from: now,
             };
             let stopped = walk(&world, &mut Vec::new(), 6);
-            assert_eq!(stopped, (0..=6).map(|n| 7_u64.pow(n)).sum::<u64>(), "every sequence was walked");
+            assert_eq!(stopped, (0..=6).map(|n| 8_u64.pow(n)).sum::<u64>(), "every sequence was walked");
             // Deeper from where most happens.
             world.happens(Event::Start);
             walk(&world, &mut Vec::new(), 6);

@@ -87,6 +87,46 @@ fn stop_finishes_a_pending_change_first_and_reports_it() {
     assert_eq!(restored(&storage).0, db.digest());
 }
 
+// Stop once asked what was pending before the backup under way had ended, and so knew nothing of its failure.
+#[test]
+fn a_change_whose_backup_fails_while_the_manager_is_stopped_is_backed_up_by_that_stop() {
+    for by_hand in [false, true] {
+        let storage = Faulty::default();
+        let db = DictDb::builder().clock(ManualClock::new(Timestamp::default())).build();
+        db.create_table("t", "id").unwrap();
+        // By hand: inside the interval the thread leaves the change alone.
+        let min = Duration::from_secs(if by_hand { 3_600 } else { 0 });
+        let manager = builder(&db, &storage, FORMATS[0]).min_backup_interval(min).build().unwrap();
+        manager.backup_now().unwrap();
+        manager.start().unwrap();
+        let gate = Gate::new();
+        let (in_hook, holds) = (gate.clone(), AtomicBool::new(true));
+        storage.hook(move |op| {
+            if op == Op::Create && holds.swap(false, Ordering::SeqCst) {
+                in_hook.pass();
+            }
+        });
+        storage.fail_every(Op::Create, ErrorKind::PermissionDenied);
+        commit(&db);
+        manager.notify_change().unwrap();
+        std::thread::scope(|scope| {
+            let manual = by_hand.then(|| scope.spawn(|| manager.backup_now()));
+            gate.wait_for_arrival(); // that it fails is decided
+            storage.heal();
+            let stop = scope.spawn(|| manager.stop());
+            while manager.status().running {
+                std::thread::yield_now();
+            }
+            gate.open();
+            let report = stop.join().unwrap().unwrap();
+            assert_eq!(report.map(|report| report.seq), Some(db.seq()), "by hand: {by_hand}");
+            assert!(manual.is_none_or(|manual| manual.join().unwrap().is_err()));
+        });
+        assert!(!manager.status().change_pending);
+        assert_eq!(restored(&storage).0, db.digest());
+    }
+}
+
 #[test]
 fn a_notification_without_a_commit_writes_nothing() {
     let (storage, db) = (Faulty::default(), database());
@@ -219,7 +259,9 @@ fn a_callback_may_stop_the_manager_while_somebody_else_is_stopping_it() {
         while manager.status().running {
             std::thread::yield_now();
         }
-        assert!(manager.stop().unwrap().is_none());
+        // Nor does the other one back up before this returns.
+        assert!(manager.stop().unwrap().is_some());
+        assert!(!manager.status().change_pending);
         manager.start().unwrap();
         manager.stop().unwrap();
     });
@@ -229,7 +271,7 @@ fn a_callback_may_stop_the_manager_while_somebody_else_is_stopping_it() {
     gate.wait_for_arrival();
     storage.heal();
     gate.open();
-    manager.stop().unwrap();
+    assert!(manager.stop().unwrap().is_none(), "the other one has made its backup");
     assert!(!manager.status().running);
     manager.backup_now().unwrap();
     assert_eq!(restored(&storage).0, db.digest());
