@@ -1,5 +1,6 @@
 //! Making one backup: full or delta, into which file, and what the checkpoint is afterwards.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -177,7 +178,9 @@ impl Chain {
         let bridge = bridge.map(|bridge| (bridge, self.stamp(settings, db, names).map(|(stamp, _)| stamp)));
         let mut report = self.full(settings, db, (stamp, state), promoted, started)?;
         if let Some(((join, state), stamp)) = bridge {
-            match stamp.and_then(|stamp| self.write_delta(settings, (stamp, &state), &join)) {
+            let made = stamp
+                .and_then(|stamp| catch_panics(&settings.dir, || self.write_delta(settings, (stamp, &state), &join)));
+            match made {
                 Ok((_, path, ..)) => report.bridge = Some(path),
                 Err(failure) => {
                     tracing::warn!(file = %report.file.display(), "no bridge to the full backup: {failure}");
@@ -303,6 +306,14 @@ impl Chain {
 /// The newest stamp of names in order.
 fn newest(names: &[BackupName]) -> Option<Stamp> {
     names.last().map(|name| name.stamp)
+}
+
+/// A storage or a clock of the user's that panics fails what it was wanted for, and nothing else.
+pub(crate) fn catch_panics<T>(dir: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let source = std::io::Error::other("the storage or the clock panicked");
+        Err(Error::Io { op: "back up into", path: dir.to_owned(), source })
+    })
 }
 
 /// Whether a name is one of these, which are in order.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
-use crate::backup::chain::{Chain, Settings, Wanted};
+use crate::backup::chain::{Chain, Settings, Wanted, catch_panics};
 use crate::backup::report::{BackupReport, BackupStatus, LastBackup, Notified};
 use crate::backup::schedule::{Cause, Schedule, Step};
 use crate::db::DictDb;
@@ -307,9 +307,10 @@ impl BackupManager {
     /// `max_deltas_before_full`; else a full one. Always writes a file. Waits for one that is being made.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::NotRepresentable`] (NaN in JSON), [`Error::Cancelled`]. Failures count, and the
-    /// callback hears of them, as for automatic backups (a cancelled backup is none). A failed backup leaves no file
-    /// and the checkpoint where it was: the next one that succeeds holds everything.
+    /// [`Error::Io`], also where the storage panics; [`Error::NotRepresentable`] (NaN in JSON), [`Error::Cancelled`].
+    /// Failures count, and the callback hears of them, as for automatic backups (a cancelled backup is none). A failed
+    /// backup leaves no file (but a temporary one where the storage panicked or refused to remove it) and the checkpoint
+    /// where it was: the next one that succeeds holds everything.
     pub fn backup_now(&self) -> Result<BackupReport> {
         self.inner.attempt(Cause::Manual, Wanted::Usual).and_then(some)
     }
@@ -447,10 +448,8 @@ impl Inner {
             match timing.schedule.next(now) {
                 Step::Backup(cause) => {
                     drop(timing);
-                    // A failure is counted, logged and told to the callback inside.
-                    if catch_unwind(AssertUnwindSafe(|| self.automatic(cause))).is_err() {
-                        self.storage_panicked();
-                    }
+                    // A failure was counted, logged and told to the callback; here is nobody else to tell.
+                    let _ = self.automatic(cause);
                     timing = lock(&self.timing);
                 }
                 Step::WaitUntil(None) => timing = self.changed.wait(timing).unwrap_or_else(PoisonError::into_inner),
@@ -471,52 +470,40 @@ impl Inner {
         if self.is_inside_backup() {
             return Err(Error::NestedBackup);
         }
-        let outcome = {
+        let (outcome, failures) = {
             let mut chain = lock(&self.chain);
             *lock(&self.backing_up) = Some(std::thread::current().id());
             // Before the state is looked at: a change notified from here on is not taken for backed up.
             lock(&self.timing).schedule.began(cause);
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.make(&mut chain, cause, wanted)));
+            let outcome = catch_panics(&self.settings.dir, || self.make(&mut chain, cause, wanted));
             *lock(&self.backing_up) = None;
+            let failure = outcome.as_ref().err().filter(|error| !matches!(error, Error::Cancelled));
+            let failures = failure.map(|error| self.count_failure(error));
             let now = self.now();
             match &outcome {
-                Ok(Ok(Some(_))) => lock(&self.timing).schedule.finished(now),
-                Ok(Ok(None)) => lock(&self.timing).schedule.skipped(now),
-                Ok(Err(_)) | Err(_) => lock(&self.timing).schedule.failed(now),
+                Ok(Some(_)) => lock(&self.timing).schedule.finished(now),
+                Ok(None) => lock(&self.timing).schedule.skipped(now),
+                Err(_) => lock(&self.timing).schedule.failed(now),
             }
             self.changed.notify_all();
-            match outcome {
-                Ok(outcome) => outcome,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            (outcome, failures)
         };
-        outcome.map_err(|(error, failures)| {
-            if !matches!(error, Error::Cancelled) {
-                self.tell_failure(&error, failures);
-            }
-            error
-        })
+        if let (Err(error), Some(failures)) = (&outcome, failures) {
+            self.tell_failure(error, failures);
+        }
+        outcome
     }
 
-    /// On failure also how many there have been in a row, this one included.
-    fn make(&self, chain: &mut Chain, cause: Cause, wanted: Wanted) -> Result<Option<BackupReport>, (Error, u64)> {
+    fn make(&self, chain: &mut Chain, cause: Cause, wanted: Wanted) -> Result<Option<BackupReport>> {
         if cause != Cause::Manual && chain.covers(&self.db.read_in_passing()) {
             tracing::debug!("nothing was committed since the last backup");
             return Ok(None);
         }
-        match chain.back_up(&self.settings, &self.db, wanted) {
-            Ok((report, state)) => {
-                let (last, deltas) = (chain.last(&state), chain.deltas(&state));
-                *lock(&self.record) = Track { failures: 0, last_failure: None, last, deltas };
-                tracing::info!("{report}");
-                Ok(Some(report))
-            }
-            Err(Error::Cancelled) => Err((Error::Cancelled, 0)),
-            Err(error) => {
-                let failures = self.count_failure(&error);
-                Err((error, failures))
-            }
-        }
+        let (report, state) = chain.back_up(&self.settings, &self.db, wanted)?;
+        let (last, deltas) = (chain.last(&state), chain.deltas(&state));
+        *lock(&self.record) = Track { failures: 0, last_failure: None, last, deltas };
+        tracing::info!("{report}");
+        Ok(Some(report))
     }
 
     /// Gives how many there have been in a row.
@@ -525,14 +512,6 @@ impl Inner {
         record.failures = record.failures.saturating_add(1);
         record.last_failure = Some(error.to_string());
         record.failures
-    }
-
-    /// A storage of the user's that panics fails the backup, not the thread.
-    fn storage_panicked(&self) {
-        let source = std::io::Error::other("the storage panicked");
-        let error = Error::Io { op: "back up into", path: self.settings.dir.clone(), source };
-        let failures = self.count_failure(&error);
-        self.tell_failure(&error, failures);
     }
 
     /// Whether a notified change is still to be backed up, once no attempt is under way that may have done it.

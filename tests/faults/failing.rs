@@ -172,6 +172,31 @@ fn any_operation_may_fail_once_or_from_then_on() {
 }
 
 #[test]
+fn a_storage_that_panics_at_any_operation_fails_the_backup_and_nothing_else() {
+    for (kind, format) in scenes() {
+        for forever in [false, true] {
+            let mut failed = 0;
+            for at in 0.. {
+                let scene = Scene::new(kind, format);
+                scene.storage.panic(Fault { op: None, at, forever, kind: ErrorKind::Other });
+                let label = format!("a panic at operation {at}, forever: {forever}");
+                if let Some(error) = scene.fail_and_recover(&label) {
+                    assert!(error.to_string().contains("panicked"), "{label}: {error}");
+                    failed += 1;
+                }
+                let scene = Scene::new(kind, format);
+                scene.storage.fail(Fault { op: None, at: usize::MAX, forever, kind: ErrorKind::Other });
+                scene.back_up().unwrap();
+                if at > scene.storage.heal() {
+                    break; // every operation of the backup has had its turn
+                }
+            }
+            assert!(failed >= 6, "list, create, write, sync, rename, sync directory: only {failed} failed");
+        }
+    }
+}
+
+#[test]
 fn each_refusal_names_the_operation_and_the_path() {
     for (kind, format) in scenes() {
         for (op, verb, final_name) in [

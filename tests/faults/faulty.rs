@@ -47,6 +47,8 @@ type Hook = Arc<dyn Fn(Op) + Send + Sync>;
 #[derive(Default)]
 struct Plan {
     fault: Option<Fault>,
+    /// Whether what fails panics.
+    panics: bool,
     /// Operations that the fault counts.
     seen: usize,
     /// Bytes that can still be written.
@@ -72,7 +74,13 @@ impl fmt::Debug for Faulty {
 impl Faulty {
     pub(crate) fn fail(&self, fault: Fault) {
         let mut plan = self.plan.lock().unwrap();
-        (plan.fault, plan.seen) = (Some(fault), 0);
+        (plan.fault, plan.panics, plan.seen) = (Some(fault), false, 0);
+    }
+
+    /// As [`fail`](Self::fail), with a panic instead of an error.
+    pub(crate) fn panic(&self, fault: Fault) {
+        self.fail(fault);
+        self.plan.lock().unwrap().panics = true;
     }
 
     pub(crate) fn fail_every(&self, op: Op, kind: ErrorKind) {
@@ -105,7 +113,7 @@ impl Faulty {
     }
 
     fn step(&self, op: Op) -> io::Result<()> {
-        let (failed, hook) = {
+        let (failed, panics, hook) = {
             let mut plan = self.plan.lock().unwrap();
             let mut failed = None;
             if let Some(fault) = plan.fault.filter(|fault| fault.op.is_none_or(|wanted| wanted == op)) {
@@ -113,12 +121,14 @@ impl Faulty {
                 failed = hit.then_some(fault.kind);
                 plan.seen += 1;
             }
-            (failed, plan.hook.clone())
+            (failed, plan.panics, plan.hook.clone())
         };
         if let Some(hook) = hook {
             hook(op);
         }
-        failed.map_or(Ok(()), |kind| Err(kind.into()))
+        let Some(kind) = failed else { return Ok(()) };
+        assert!(!panics, "the storage panics");
+        Err(kind.into())
     }
 
     pub(crate) fn names(&self) -> Vec<String> {

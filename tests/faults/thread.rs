@@ -1,14 +1,15 @@
 //! The manager's thread: started, stopped, held at gates, and called back into.
 
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use dictdb::{BackupManager, DictDb, ManualClock, Notified, Timestamp};
+use dictdb::{BackupManager, DictDb, Error, ManualClock, Notified, Timestamp};
 
-use crate::faulty::{FORMATS, Faulty, Gate, Op, builder, commit, database, receive, restored};
+use crate::faulty::{FORMATS, Fault, Faulty, Gate, Op, builder, commit, database, receive, restored};
 
 /// Hears of every directory sync, which is the last thing that a backup does to the storage.
 fn published(storage: &Faulty) -> Receiver<()> {
@@ -195,6 +196,73 @@ fn a_failure_callback_that_panics_does_not_end_the_thread_or_poison_anything() {
     manager.stop().unwrap();
     assert_eq!(manager.consecutive_failures(), 0);
     assert_eq!(restored(&storage).0, db.digest());
+}
+
+// It once went on as a panic from all but the manager's own thread, and was neither counted nor told.
+#[test]
+fn a_storage_that_panics_fails_the_backup_on_whatever_way_it_is_asked_for() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    type Way = fn(BackupManager, ManualClock) -> (Option<BackupManager>, Option<Error>);
+    let by_hand: Way = |manager, _| {
+        let error = manager.backup_now().unwrap_err();
+        (Some(manager), Some(error))
+    };
+    let by_notification: Way = |manager, clock| {
+        clock.advance(HOUR);
+        let error = manager.notify_change().unwrap_err();
+        (Some(manager), Some(error))
+    };
+    let on_the_thread: Way = |manager, clock| {
+        clock.advance(HOUR);
+        manager.start().unwrap();
+        manager.notify_change().unwrap();
+        (Some(manager), None)
+    };
+    let by_stop: Way = |manager, _| {
+        manager.notify_change().unwrap();
+        let error = manager.stop().unwrap_err();
+        (Some(manager), Some(error))
+    };
+    let by_drop: Way = |manager, _| {
+        manager.notify_change().unwrap();
+        drop(manager);
+        (None, None)
+    };
+    let by_drop_of_a_panic: Way = |manager, _| {
+        manager.notify_change().unwrap();
+        let panics = move || {
+            let _manager = manager;
+            panic!("the program panics");
+        };
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        (None, None)
+    };
+    for way in [by_hand, by_notification, on_the_thread, by_stop, by_drop, by_drop_of_a_panic] {
+        let (storage, clock) = (Faulty::default(), ManualClock::new(Timestamp::default()));
+        let db = DictDb::builder().clock(clock.clone()).build();
+        db.create_table("t", "id").unwrap();
+        let (sender, heard) = sync_channel(10);
+        let manager = builder(&db, &storage, FORMATS[0])
+            .min_backup_interval(HOUR)
+            .on_backup_failure(move |error, count| sender.send((error.to_string(), count)).unwrap())
+            .build()
+            .unwrap();
+        manager.backup_now().unwrap();
+        commit(&db);
+        storage.panic(Fault { op: None, at: 0, forever: true, kind: ErrorKind::Other });
+        let (manager, returned) = way(manager, clock);
+        let (told, count) = receive(&heard);
+        assert!(told.contains("panicked") && count == 1, "{told}");
+        storage.heal();
+        let manager = manager.unwrap_or_else(|| builder(&db, &storage, FORMATS[0]).build().unwrap());
+        if let Some(error) = returned {
+            assert_eq!(error.to_string(), told);
+            assert_eq!((manager.consecutive_failures(), manager.status().last_failure), (1, Some(told)));
+        }
+        manager.backup_now().unwrap();
+        assert_eq!(restored(&storage).0, db.digest());
+        assert!(heard.try_recv().is_err(), "told once");
+    }
 }
 
 /// A manager whose failure callback calls `body` with the manager, once.
