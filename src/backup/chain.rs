@@ -110,9 +110,17 @@ impl Chain {
         self.checkpoint(state).map(|tip| LastBackup { time: tip.time, seq: tip.point.seq, file: tip.file.clone() })
     }
 
-    /// Whether a backup now would hold what the newest one holds.
-    pub(crate) fn covers(&self, state: &State) -> bool {
-        self.checkpoint(state).is_some_and(|tip| tip.point.seq == state.seq)
+    /// Whether a backup now would hold what the newest one holds, whose files are all still there: somebody may have
+    /// removed them.
+    pub(crate) fn is_up_to_date(&self, settings: &Settings, db: &DictDb) -> Result<bool> {
+        let covering = {
+            let state = db.read_in_passing();
+            self.checkpoint(&state).filter(|tip| tip.point.seq == state.seq)
+        };
+        match covering {
+            Some(tip) => Ok(is_whole(tip, &catalog::names(&*settings.storage, &settings.dir)?)),
+            None => Ok(false),
+        }
     }
 
     /// Makes a backup of the database as it stands once its directory has been looked at, so that none there is ahead of
@@ -200,7 +208,7 @@ impl Chain {
                 .then(|| Point::empty(state.identity.lineage))
         };
         let base = match self.checkpoint(state) {
-            Some(tip) if tip.names.iter().all(|name| is_among(name, names)) => tip.point,
+            Some(tip) if is_whole(tip, names) => tip.point,
             Some(_) => return Err(Promotion::ChainBroken),
             None => from_empty().ok_or(Promotion::NoChain)?,
         };
@@ -316,9 +324,9 @@ pub(crate) fn catch_panics<T>(dir: &Path, work: impl FnOnce() -> Result<T>) -> R
     })
 }
 
-/// Whether a name is one of these, which are in order.
-fn is_among(name: &BackupName, names: &[BackupName]) -> bool {
-    names.binary_search_by_key(&name.order(), BackupName::order).is_ok()
+/// Whether all files that lead there are among these, which are in order.
+fn is_whole(tip: &Tip, names: &[BackupName]) -> bool {
+    tip.names.iter().all(|name| names.binary_search_by_key(&name.order(), BackupName::order).is_ok())
 }
 
 /// Whether `point` lies in the past of `state`.

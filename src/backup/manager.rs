@@ -495,8 +495,8 @@ impl Inner {
     }
 
     fn make(&self, chain: &mut Chain, cause: Cause, wanted: Wanted) -> Result<Option<BackupReport>> {
-        if cause != Cause::Manual && chain.covers(&self.db.read_in_passing()) {
-            tracing::debug!("nothing was committed since the last backup");
+        if cause != Cause::Manual && chain.is_up_to_date(&self.settings, &self.db)? {
+            tracing::debug!("nothing was committed since the last backup, and its files are there");
             return Ok(None);
         }
         let (report, state) = chain.back_up(&self.settings, &self.db, wanted)?;

@@ -1,5 +1,6 @@
 //! What the manager does with a directory, without its thread.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,6 +28,37 @@ fn automatic_backups_skip_where_nothing_was_committed_and_manual_ones_always_wri
         manager.backup_full().unwrap();
         assert_eq!(storage.backups().len(), files + 4, "and no bridge over nothing");
         assert_eq!(restored(&storage).0, db.digest());
+    }
+}
+
+// Whether anything was committed was once all that was asked: a database in memory then had no copy.
+#[test]
+fn an_automatic_backup_is_made_though_nothing_was_committed_where_a_file_of_the_last_one_is_gone() {
+    for format in FORMATS {
+        for gone in [0..1, 1..2, 0..2] {
+            let (storage, db) = (Faulty::default(), database());
+            let manager = builder(&db, &storage, format).build().unwrap();
+            let mut files = vec![manager.backup_full().unwrap().file];
+            commit(&db);
+            files.push(manager.backup_delta().unwrap().file);
+            assert!(matches!(manager.notify_change(), Ok(Notified::Unchanged)));
+
+            storage.fail_every(Op::List, ErrorKind::PermissionDenied);
+            let error = manager.notify_change().unwrap_err();
+            assert!(matches!(&error, Error::Io { op: "list directory", .. }), "{error}");
+            assert_eq!(manager.consecutive_failures(), 1);
+            assert!(manager.status().change_pending);
+            storage.heal();
+            assert!(manager.stop().unwrap().is_none());
+
+            for file in &files[gone.clone()] {
+                storage.files.remove(file).unwrap();
+            }
+            let outcome = manager.notify_change();
+            assert!(matches!(outcome, Ok(Notified::BackedUp(_))), "{format}, files {gone:?} gone: {outcome:?}");
+            assert_eq!(restored(&storage).0, db.digest());
+            assert!(matches!(manager.notify_change(), Ok(Notified::Unchanged)));
+        }
     }
 }
 
