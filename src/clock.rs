@@ -5,6 +5,7 @@
 //! ordered by it. The monotonic one drives the schedule of backups, and never falls.
 
 use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +16,8 @@ pub trait Clock: Send + Sync + Debug {
     /// The wall clock: an annotation of commits and backups, which may jump forward and back.
     fn now(&self) -> Timestamp;
 
-    /// The time since some fixed point of the clock's own choice. It never falls.
+    /// The time since some fixed point of the clock's own choice. It never falls. Backups take one that panics to stand
+    /// still.
     fn monotonic(&self) -> Duration;
 }
 
@@ -40,6 +42,31 @@ impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         static FIRST_USE: LazyLock<Instant> = LazyLock::new(Instant::now);
         FIRST_USE.elapsed()
+    }
+}
+
+/// The monotonic time of a clock that may panic: then it stands still, and whoever goes by it breaks off nothing.
+#[derive(Debug)]
+pub(crate) struct SteadyClock {
+    clock: Arc<dyn Clock>,
+    /// The last time that it showed.
+    last: Mutex<Duration>,
+}
+
+impl SteadyClock {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> SteadyClock {
+        SteadyClock { clock, last: Mutex::default() }
+    }
+
+    pub(crate) fn monotonic(&self) -> Duration {
+        let shown = catch_unwind(AssertUnwindSafe(|| self.clock.monotonic()));
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match shown {
+            // Another thread may have asked later and come here before.
+            Ok(now) => *last = now.max(*last),
+            Err(_) => tracing::error!("the clock panicked; backups take it to stand still"),
+        }
+        *last
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::backup::catalog::{self, Catalog, Entry, Tip};
 use crate::backup::report::{BackupReport, LastBackup, Promotion};
+use crate::clock::SteadyClock;
 use crate::db::DictDb;
 use crate::error::{Error, Result};
 use crate::file::compression::Compression;
@@ -37,6 +38,7 @@ pub(crate) struct Settings {
     pub(crate) max_deltas_before_full: u32,
     pub(crate) progress: Option<Box<ProgressFn>>,
     pub(crate) storage: Box<dyn Storage>,
+    pub(crate) clock: SteadyClock,
 }
 
 /// How far the backups of one directory reach.
@@ -131,7 +133,7 @@ impl Chain {
         db: &DictDb,
         wanted: Wanted,
     ) -> Result<(BackupReport, State)> {
-        let started = db.clock().monotonic();
+        let started = settings.clock.monotonic();
         let mut names = catalog::names(&*settings.storage, &settings.dir)?;
         let newer = names.iter().rev().take_while(|name| Some(name.stamp) > self.known);
         if newer.into_iter().all(|name| self.own.contains(name)) {
@@ -235,7 +237,7 @@ impl Chain {
             file::write_full(settings.format, settings.compression, sink, state, origin, &watch)
         })?;
         self.advance(db, point, 0, vec![name], (stamp, &path));
-        let report = report(settings, db, started, &name, path, point.seq, made, bytes);
+        let report = report(settings, started, &name, path, point.seq, made, bytes);
         Ok(BackupReport { promoted, ..report })
     }
 
@@ -253,7 +255,7 @@ impl Chain {
         let deltas = tip.map_or(0, |tip| tip.deltas).saturating_add(1);
         names.push(name);
         self.advance(db, state.point(), deltas, names, (stamp, &path));
-        let report = report(settings, db, started, &name, path, state.seq, made, bytes);
+        let report = report(settings, started, &name, path, state.seq, made, bytes);
         Ok(BackupReport { base_seq: Some(join.base.seq), ..report })
     }
 
@@ -335,10 +337,8 @@ fn in_history(point: Point, state: &State) -> bool {
     own || state.identity.parent == Some(point)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one place that names every field of a report")]
 fn report(
     settings: &Settings,
-    db: &DictDb,
     started: Duration,
     name: &BackupName,
     file: PathBuf,
@@ -356,7 +356,7 @@ fn report(
         commits: made.commits,
         records: made.records,
         bytes,
-        duration: db.clock().monotonic().saturating_sub(started),
+        duration: settings.clock.monotonic().saturating_sub(started),
         bridge: None,
         bridge_failure: None,
     }

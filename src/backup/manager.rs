@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::backup::chain::{Chain, Settings, Wanted, catch_panics};
 use crate::backup::report::{BackupReport, BackupStatus, LastBackup, Notified};
 use crate::backup::schedule::{Cause, Schedule, Step};
+use crate::clock::SteadyClock;
 use crate::db::DictDb;
 use crate::error::{Error, Result};
 use crate::file::compression::Compression;
@@ -181,6 +182,7 @@ impl BackupManagerBuilder {
         let state = self.db.read_in_passing().clone();
         let record = Track { last: chain.last(&state), deltas: chain.deltas(&state), ..Track::default() };
         let settings = Settings {
+            clock: SteadyClock::new(self.db.clock().clone()),
             dir: self.dir,
             format: self.file_format,
             compression: self.compression,
@@ -436,7 +438,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inner {
     fn now(&self) -> Duration {
-        self.db.clock().monotonic()
+        self.settings.clock.monotonic()
     }
 
     /// The thread: asks the schedule what is due, and does it, until it is told to stop.

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use dictdb::{BackupManager, DictDb, Error, ManualClock, Notified, Timestamp};
+use dictdb::{BackupManager, Clock, DictDb, Error, ManualClock, Notified, SystemClock, Timestamp};
 
 use crate::faulty::{FORMATS, Fault, Faulty, Gate, Op, builder, commit, database, receive, restored};
 
@@ -137,6 +137,55 @@ fn a_notification_without_a_commit_writes_nothing() {
     manager.notify_change().unwrap();
     manager.stop().unwrap();
     assert_eq!(storage.backups().len(), 1);
+}
+
+/// The system's clock, but for one panic.
+#[derive(Clone, Debug)]
+struct PanicsOnce {
+    at: usize,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Clock for PanicsOnce {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        assert_ne!(self.calls.fetch_add(1, Ordering::SeqCst), self.at, "the clock panics");
+        SystemClock.monotonic()
+    }
+}
+
+// It once ended the thread while the manager went on to say that it runs, or left a backup under way for ever.
+#[test]
+fn a_clock_that_panics_once_at_whatever_call_fails_no_backup_and_ends_no_schedule() {
+    for (at, interval) in (0..15).flat_map(|at| [(at, Duration::MAX), (at, Duration::from_nanos(1))]) {
+        let clock = PanicsOnce { at, calls: Arc::default() };
+        let (storage, db) = (Faulty::default(), DictDb::builder().clock(clock.clone()).build());
+        db.create_table("t", "id").unwrap();
+        let manager = builder(&db, &storage, FORMATS[0]).backup_interval(interval).build().unwrap();
+        let published = published(&storage);
+        for _ in 0..2 {
+            manager.start().unwrap();
+            for _ in 0..2 {
+                commit(&db);
+                if interval == Duration::MAX {
+                    manager.notify_change().unwrap();
+                }
+                receive(&published); // by the thread
+                assert_eq!(restored(&storage).0, db.digest(), "call {at}");
+                manager.backup_now().unwrap();
+                assert_eq!(published.try_iter().count(), 1);
+            }
+            assert!(manager.stop().unwrap().is_none(), "call {at}");
+            commit(&db);
+            assert!(matches!(manager.notify_change(), Ok(Notified::BackedUp(_))), "call {at}");
+            assert_eq!(published.try_iter().count(), 1);
+        }
+        assert!(clock.calls.load(Ordering::SeqCst) > at);
+        assert_eq!(manager.consecutive_failures(), 0);
+    }
 }
 
 #[test]
