@@ -50,7 +50,7 @@ use crate::store;
 ///
 /// # Errors
 /// [`Error::NoBackup`], [`Error::MissingLink`], [`Error::Corrupt`], [`Error::ChecksumMismatch`],
-/// [`Error::SeveralHistories`], [`Error::UnsupportedVersion`], [`Error::Io`].
+/// [`Error::SeveralHistories`], [`Error::UnsupportedVersion`], [`Error::WrongKind`], [`Error::Io`].
 pub fn restore(dir: impl AsRef<Path>) -> Result<(DictDb, RestoreReport)> {
     RestoreOptions::new().restore(dir)
 }
@@ -106,6 +106,7 @@ impl RestoreOptions {
     }
 
     /// Takes JSON files' text as it stands; see [`LoadOptions::ignore_checksum`](crate::LoadOptions::ignore_checksum).
+    /// Which deltas join is then told by the digests that the files state.
     pub fn ignore_checksum(mut self, ignore: bool) -> RestoreOptions {
         self.trust.ignore_checksum = ignore;
         self
@@ -198,11 +199,13 @@ impl RestoreOptions {
     /// where it was not the last.
     fn furthest(&self, dir: &Path, catalog: &mut Catalog) -> Result<(State, Route, Missed)> {
         let mut best: Option<Route> = None;
+        let mut hindrance = None;
         let mut passed_over: Vec<Point> = Vec::new();
         let mut before = catalog.entries.len();
         while let Some((start, state)) = self.begin(catalog, before)? {
             let (state, route) = self.follow(catalog, start, state)?;
             let missed = self.missed(catalog, &route)?;
+            hindrance = hindrance.or(missed.needed.first().copied());
             let is_whole = passed_over.iter().all(|end| route.covers(*end));
             if is_whole && missed.is_nothing() {
                 return Ok((state, route, missed));
@@ -214,7 +217,7 @@ impl RestoreOptions {
             };
             if is_whole && best.as_ref().is_none_or(|best| route.leads_beyond(best)) {
                 if older.is_none() {
-                    self.accept(catalog, &route, &missed)?;
+                    self.accept(catalog, &route, &missed, hindrance)?;
                     return Ok((state, route, missed));
                 }
                 best = Some(route);
@@ -226,7 +229,7 @@ impl RestoreOptions {
         let Some(best) = best else { return Err(no_backup(dir, catalog)) };
         // What was found damaged since counts, too.
         let missed = self.missed(catalog, &best)?;
-        self.accept(catalog, &best, &missed)?;
+        self.accept(catalog, &best, &missed, hindrance)?;
         let state = self.load(catalog, best.start)?;
         let (state, route) = self.follow(catalog, best.start, state)?;
         let missed = self.missed(catalog, &route)?;
@@ -234,12 +237,13 @@ impl RestoreOptions {
     }
 
     /// Refuses a route that leaves something out, unless an earlier state is asked for: with what is wrong with the first
-    /// damaged delta that it needs, or else with the first that does not join.
-    fn accept(&self, catalog: &mut Catalog, route: &Route, missed: &Missed) -> Result<()> {
-        if self.accept_earlier {
+    /// damaged delta that it needs, or that hindered another route, or else with the first that does not join.
+    fn accept(&self, catalog: &mut Catalog, route: &Route, missed: &Missed, hindrance: Option<usize>) -> Result<()> {
+        if self.accept_earlier || missed.is_nothing() {
             return Ok(());
         }
-        if let Some(damaged) = missed.needed.first().and_then(|index| take_damaged(catalog, *index)) {
+        let needed = missed.needed.first().copied().or(hindrance);
+        if let Some(damaged) = needed.and_then(|index| take_damaged(catalog, index)) {
             return Err(*damaged.error);
         }
         match missed.left_out.first().and_then(|index| catalog.entries.get(*index)) {

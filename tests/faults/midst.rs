@@ -12,9 +12,11 @@ use crate::faulty::{DIR, FORMATS, Faulty, Op, builder, commit, database, restore
 struct Midst {
     storage: Faulty,
     db: DictDb,
-    /// At seq 3, with a bridge that leads to it from the one before, at seq 2.
+    /// A delta from seq 2, where the first full backup stands, to 3.
+    before: BackupReport,
+    /// At seq 4, with a bridge that leads to it from 3.
     full: BackupReport,
-    /// At seq 4, by the other manager, which made it before the first such operation of the full backup.
+    /// At seq 5, by the other manager, which made it before the first such operation of the full backup.
     delta: BackupReport,
 }
 
@@ -22,6 +24,8 @@ fn midst(format: dictdb::BackupFormat, at: Op) -> Midst {
     let (storage, db) = (Faulty::default(), database());
     let [manager, other] = [0, 1].map(|_| Arc::new(builder(&db, &storage, format).build().unwrap()));
     manager.backup_full().unwrap();
+    commit(&db);
+    let before = manager.backup_delta().unwrap();
     commit(&db);
     let armed = AtomicBool::new(true);
     let made = Arc::new(std::sync::OnceLock::new());
@@ -36,9 +40,9 @@ fn midst(format: dictdb::BackupFormat, at: Op) -> Midst {
     storage.hook(|_| {});
     let delta = made.get().unwrap().clone();
     assert!(full.bridge.is_some(), "{full}");
-    assert_eq!((delta.kind, full.seq.get(), delta.seq.get()), (BackupKind::Delta, 3, 4), "{delta}");
+    assert_eq!((delta.kind, full.seq.get(), delta.seq.get()), (BackupKind::Delta, 4, 5), "{delta}");
     assert_eq!(restored(&storage).0, db.digest());
-    Midst { storage, db, full, delta }
+    Midst { storage, db, before, full, delta }
 }
 
 /// Flips a bit in the middle, which only who reads the whole of the file can see.
@@ -65,9 +69,9 @@ fn found_damaged(storage: &Faulty) -> std::path::PathBuf {
 #[test]
 fn a_damaged_delta_is_named_and_costs_no_commit_before_it_though_the_newest_full_backup_does_not_lead_there() {
     for format in FORMATS {
-        let Midst { storage, db, full, delta } = midst(format, Op::Create);
-        assert_eq!(delta.base_seq.unwrap().get(), 2, "{delta} did not know of {full}");
-        let before = db.digest();
+        let Midst { storage, db, before, full, delta } = midst(format, Op::Create);
+        assert_eq!(delta.base_seq, Some(before.seq), "{delta} did not know of {full}");
+        let digest = db.digest();
         commit(&db);
         let last = builder(&db, &storage, format).build().unwrap().backup_delta().unwrap();
         assert_eq!((last.base_seq, restored(&storage).0), (Some(delta.seq), db.digest()), "{last}");
@@ -75,18 +79,27 @@ fn a_damaged_delta_is_named_and_costs_no_commit_before_it_though_the_newest_full
         damage(&storage, &last.file);
         assert_eq!(found_damaged(&storage), last.file);
         let (reached, report) = restoring(&storage).accept_earlier(true).restore(DIR).unwrap();
-        assert_eq!((reached.digest(), report.point.seq), (before, delta.seq), "{report}");
+        assert_eq!((reached.digest(), report.point.seq), (digest, delta.seq), "{report}");
         assert!(report.left_out.is_empty() && !report.fell_back, "{report}");
         assert_eq!(report.damaged.iter().map(|damaged| &damaged.file).collect::<Vec<_>>(), [&last.file]);
 
         // Where the one before it is damaged the full backup is as far as there is.
         storage.files.write(&last.file, sound).unwrap();
+        let sound = storage.files.read(&delta.file).unwrap();
         damage(&storage, &delta.file);
         assert_eq!(found_damaged(&storage), delta.file);
         let (_, report) = restoring(&storage).accept_earlier(true).restore(DIR).unwrap();
         assert_eq!((report.point.seq, report.full.as_ref()), (full.seq, Some(&full.file)), "{report}");
         assert_eq!(report.damaged.iter().map(|damaged| &damaged.file).collect::<Vec<_>>(), [&delta.file]);
-        assert_eq!(report.left_out, [last.file]);
+        assert_eq!(report.left_out, std::slice::from_ref(&last.file));
+
+        // And so it is where what came before the full backup is.
+        storage.files.write(&delta.file, sound).unwrap();
+        damage(&storage, &before.file);
+        assert_eq!(found_damaged(&storage), before.file);
+        let (_, report) = restoring(&storage).accept_earlier(true).restore(DIR).unwrap();
+        assert_eq!((report.point.seq, report.full.as_ref()), (full.seq, Some(&full.file)), "{report}");
+        assert_eq!(report.left_out, [delta.file, last.file]);
     }
 }
 
@@ -107,11 +120,11 @@ fn a_restored_database_goes_on_though_the_newest_full_backup_does_not_lead_there
 #[test]
 fn a_bridge_leads_on_to_what_another_manager_put_onto_the_full_backup_before_the_bridge_was_there() {
     for format in FORMATS {
-        let Midst { storage, db, full, delta } = midst(format, Op::SyncDir);
+        let Midst { storage, db, full, delta, .. } = midst(format, Op::SyncDir);
         assert_eq!(delta.base_seq, Some(full.seq), "{delta}");
         damage(&storage, &full.file);
         let (digest, report) = restored(&storage);
-        assert_eq!((digest, report.deltas.len()), (db.digest(), 2), "{report}");
+        assert_eq!((digest, report.deltas.len()), (db.digest(), 3), "{report}");
         assert!(report.fell_back && report.left_out.is_empty(), "{report}");
     }
 }
