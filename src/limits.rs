@@ -16,7 +16,7 @@ pub(crate) const FRAME_PAYLOAD_BYTES_MAX: usize = 1 << 30;
 pub(crate) const NAME_BYTES_MAX: usize = 64 << 10;
 
 /// Tables of one database: each takes some hundreds of bytes of memory, and nine of a file.
-pub(crate) const TABLES_MAX: usize = 65_536;
+pub(crate) const TABLES_MAX: usize = 64 << 10;
 
 /// A snapshot's block of rows is closed once its payload reaches this many bytes.
 pub(crate) const BLOCK_BYTES: usize = 256 << 10;

@@ -57,6 +57,8 @@ struct Inner {
     db: DictDb,
     settings: Settings,
     on_failure: Option<Box<FailureFn>>,
+    /// The threads that are in it.
+    telling: Mutex<Vec<ThreadId>>,
     /// Held for the whole of a backup: one at a time.
     chain: Mutex<Chain>,
     /// The thread that holds it.
@@ -127,7 +129,8 @@ impl BackupManagerBuilder {
     }
 
     /// Called after each backup that failed, with the error and the count of failures since the last success. No lock
-    /// is held meanwhile; a panic in it is logged and goes no further.
+    /// is held meanwhile; a panic in it is logged and goes no further. It may stop the manager, or try again: a backup that
+    /// fails there gives it the error, and does not call it once more.
     pub fn on_backup_failure(mut self, callback: impl Fn(&Error, u64) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(Box::new(callback));
         self
@@ -197,6 +200,7 @@ impl BackupManagerBuilder {
             settings,
             on_failure: self.on_failure,
             chain: Mutex::new(chain),
+            telling: Mutex::default(),
             backing_up: Mutex::new(None),
             timing: Mutex::new(Timing { schedule, running: false, generation: 0 }),
             changed: Condvar::new(),
@@ -532,10 +536,19 @@ impl Inner {
 
     fn tell_failure(&self, error: &Error, failures: u64) {
         tracing::error!(consecutive = failures, "backup failed: {error}");
-        if let Some(callback) = &self.on_failure
-            && catch_unwind(AssertUnwindSafe(|| callback(error, failures))).is_err()
+        let Some(callback) = &self.on_failure else { return };
+        let here = std::thread::current().id();
         {
+            // Whoever tries again in it, while the disk is full, would be called for ever.
+            let mut telling = lock(&self.telling);
+            if telling.contains(&here) {
+                return;
+            }
+            telling.push(here);
+        }
+        if catch_unwind(AssertUnwindSafe(|| callback(error, failures))).is_err() {
             tracing::error!("on_backup_failure panicked; the manager goes on");
         }
+        lock(&self.telling).retain(|thread| *thread != here);
     }
 }

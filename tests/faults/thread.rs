@@ -394,6 +394,32 @@ fn a_callback_may_stop_the_manager_while_somebody_else_is_stopping_it() {
     assert_eq!(restored(&storage).0, db.digest());
 }
 
+/// It ended the process: each failure called back, which tried again, until the stack was full.
+#[test]
+fn a_callback_that_stops_the_manager_or_tries_again_while_nothing_can_be_written_is_called_once_a_failure() {
+    let (storage, db) = (Faulty::default(), database());
+    let slot: Arc<OnceLock<Weak<BackupManager>>> = Arc::default();
+    let (in_callback, calls) = (slot.clone(), Arc::new(AtomicUsize::new(0)));
+    let called = calls.clone();
+    let manager = builder(&db, &storage, FORMATS[0]).on_backup_failure(move |_, _| {
+        called.fetch_add(1, Ordering::SeqCst);
+        // None any more where it is dropped, which tries once more, too.
+        if let Some(manager) = in_callback.get().unwrap().upgrade() {
+            assert!(manager.stop().is_err() && manager.backup_now().is_err());
+        }
+    });
+    let manager = Arc::new(manager.build().unwrap());
+    slot.set(Arc::downgrade(&manager)).unwrap();
+    storage.fail_every(Op::Create, ErrorKind::StorageFull);
+    assert!(manager.notify_change().is_err());
+    assert_eq!((calls.load(Ordering::SeqCst), manager.status().consecutive_failures), (1, 3));
+    assert!(manager.backup_now().is_err());
+    assert_eq!((calls.load(Ordering::SeqCst), manager.status().consecutive_failures), (2, 6));
+    storage.heal();
+    assert!(manager.stop().unwrap().is_some(), "the change is still noted");
+    assert_eq!(restored(&storage).0, db.digest());
+}
+
 #[test]
 fn failures_of_several_threads_are_each_told_their_own_count() {
     let (storage, db) = (Faulty::default(), database());
