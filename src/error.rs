@@ -84,8 +84,8 @@ pub enum Error {
         supported: u16,
     },
     /// A sound JSON backup of DictDB 1.11 that holds what no record here can: NaN or an infinity, an integer beyond 64 bits,
-    /// half of a surrogate pair, a name or key twice, a key that is neither an integer nor a string. Nothing is damaged, and
-    /// no older backup is taken in its place.
+    /// half of a surrogate pair, a name twice in one object, a key that is neither an integer nor a string, more than the
+    /// limits allow. Nothing is damaged, and no older backup is taken in its place.
     #[error(
         "{} holds what no record here can, at byte {offset}: expected {expected}. It is not damaged: change that in the \
          DictDB that wrote it and back up anew, or move the file away to restore the backup before it", file.display()

@@ -405,8 +405,8 @@ impl<K: Ord + Clone, V: Values> Node<K, V> {
     }
 }
 
-/// Puts a value under a key that has none, whose leaf is full: it goes before all of the next leaf where it may, or else the
-/// leaf is split, and so is what is full above it. The nodes that lead there are shared with nobody.
+/// Puts a value under a key that has none, whose leaf is full: it goes before all of the next leaf where it may, or else
+/// the leaf is split, and so is what is full above it. The nodes that lead there are shared with nobody.
 fn insert_into_full<K: Ord + Clone, V: Values>(
     node: &mut Arc<Node<K, V>>,
     spare: &Spare<K, V>,
@@ -416,8 +416,8 @@ fn insert_into_full<K: Ord + Clone, V: Values>(
     match &mut spare.own(node).kind {
         Kind::Leaf(leaf) => {
             let at = leaf.find(&key).unwrap_or_else(|at| at);
-            // At its end a leaf is left full, so that keys that ascend fill every leaf. So do those that descend, as the next
-            // ones find the leaf made here behind their own.
+            // At its end a leaf is left full, so that keys that ascend fill every leaf. So do those that descend, as the
+            // next ones find the leaf made here behind their own.
             let middle = if at == LEAF_MAX { LEAF_MAX } else { LEAF_MAX / 2 };
             let mut right = Leaf { keys: leaf.keys.drain(middle..).collect(), values: leaf.values.split_off(middle) };
             let (half, at) = if at >= middle { (&mut right, at.saturating_sub(middle)) } else { (leaf, at) };

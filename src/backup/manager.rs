@@ -315,8 +315,8 @@ impl BackupManager {
     /// # Errors
     /// [`Error::Io`], also where the storage panics; [`Error::NotRepresentable`] (NaN in JSON), [`Error::Cancelled`].
     /// Failures count, and the callback hears of them, as for automatic backups (a cancelled backup is none). A failed
-    /// backup leaves no file (but a temporary one where the storage panicked or refused to remove it) and the checkpoint
-    /// where it was: the next one that succeeds holds everything.
+    /// backup leaves no file, unless the storage panicked or refused to remove it, and the checkpoint where it was: the
+    /// next one that succeeds holds everything.
     pub fn backup_now(&self) -> Result<BackupReport> {
         self.inner.attempt(Cause::Manual, Wanted::Usual).and_then(some)
     }

@@ -73,7 +73,8 @@ impl Route {
     }
 
     /// What it leaves out of the deltas newer than its full backup. A sound one that leads beyond its end was left out. A
-    /// damaged one was needed unless a later file was used. `check` marks what only its unread middle can tell to be damaged.
+    /// damaged one was needed unless a later file was used. `check` marks what only its unread middle can tell to be
+    /// damaged.
     pub(super) fn missed<E>(
         &self,
         catalog: &mut Catalog,

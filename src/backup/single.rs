@@ -33,7 +33,8 @@ impl LoadOptions {
 
     /// Takes a JSON file's text as it stands: for files that were edited by hand on purpose. Everything but checksum,
     /// counts and digest is still checked. Deltas then join by lineage and seq, whatever the digest, and what was edited
-    /// stays, unless they change it. Binary files themselves have no such way.
+    /// stays, unless they change it. (A binary delta that deletes a record which was edited away is refused all the same.)
+    /// Binary files themselves have no such way.
     pub fn ignore_checksum(mut self, ignore: bool) -> LoadOptions {
         self.trust.ignore_checksum = ignore;
         self
@@ -110,7 +111,7 @@ impl DictDb {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Corrupt`], [`Error::ChecksumMismatch`], [`Error::UnsupportedVersion`],
-    /// [`Error::WrongKind`] for a delta.
+    /// [`Error::UnsupportedValue`] in DictDB 1.11's, [`Error::WrongKind`] for a delta.
     pub fn load(file: impl AsRef<Path>) -> Result<DictDb> {
         DictDb::load_with(file, &LoadOptions::new())
     }

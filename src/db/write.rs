@@ -266,8 +266,8 @@ impl DictDb {
         Ok(value)
     }
 
-    /// Calls code that may be the user's, for the holder of `writer`. A write by it is refused. Where it panics, the guard is let
-    /// go of before the panic goes on: user code broke, not the engine.
+    /// Calls code that may be the user's, for the holder of `writer`. A write by it is refused. Where it panics, the guard is
+    /// let go of before the panic goes on: user code broke, not the engine.
     fn call_out<'w, T>(
         &self,
         mut writer: MutexGuard<'w, Writer>,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dictdb::{BackupKind, BackupReport, DictDb, Error, RestoreOptions};
+use dictdb::{BackupKind, BackupReport, Clock, DictDb, Error, RestoreOptions, Storage, Timestamp};
 
 use crate::faulty::{DIR, FORMATS, Faulty, Op, builder, commit, database, restored};
 
@@ -127,4 +127,62 @@ fn a_bridge_leads_on_to_what_another_manager_put_onto_the_full_backup_before_the
         assert_eq!((digest, report.deltas.len()), (db.digest(), 3), "{report}");
         assert!(report.fell_back && report.left_out.is_empty(), "{report}");
     }
+}
+
+/// A clock that shows what it is told to.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    now: Arc<std::sync::atomic::AtomicI64>,
+    /// How far it goes each time that it is looked at.
+    step: Arc<std::sync::atomic::AtomicI64>,
+}
+
+impl Clock for Told {
+    fn now(&self) -> Timestamp {
+        let step = self.step.load(Ordering::SeqCst);
+        Timestamp::from_micros(self.now.fetch_add(step, Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}
+
+// The bridge has a later stamp than the delta, which so was not needed; its commits were left out, and Ok was said.
+#[test]
+fn a_damaged_delta_stamped_between_a_full_backup_and_its_bridge_is_never_left_out_silently() {
+    let (storage, clock) = (Faulty::default(), Told::default());
+    clock.now.store(1_000_000_000_000, Ordering::SeqCst);
+    let db = DictDb::builder().clock(clock.clone()).build();
+    db.create_table("t", "id").unwrap();
+    let apart = |dir: &str| {
+        let manager = dictdb::BackupManager::builder(&db, dir).storage(storage.clone()).incremental(true);
+        manager.file_format(FORMATS[0]).build().unwrap()
+    };
+    let manager = apart(DIR);
+    let first = manager.backup_full().unwrap();
+    let elsewhere = Path::new("/elsewhere").join(first.file.file_name().unwrap());
+    storage.create_dir_all(Path::new("/elsewhere")).unwrap();
+    storage.files.write(&elsewhere, storage.files.read(&first.file).unwrap()).unwrap();
+    let other = apart("/elsewhere");
+    commit(&db);
+    clock.step.store(10, Ordering::SeqCst);
+    let full = manager.backup_full().unwrap();
+    clock.step.store(0, Ordering::SeqCst);
+    let stamp = |path: &Path| -> i64 {
+        let digits = path.to_str().unwrap().chars().filter(char::is_ascii_digit);
+        digits.collect::<String>().parse().unwrap()
+    };
+    clock.now.store(stamp(&full.file) + 5, Ordering::SeqCst);
+    commit(&db);
+    let delta = other.backup_delta().unwrap();
+    let bridge = full.bridge.clone().unwrap();
+    assert!(stamp(&full.file) < stamp(&delta.file) && stamp(&delta.file) < stamp(&bridge), "{delta}");
+    let here = Path::new(DIR).join(delta.file.file_name().unwrap());
+    storage.files.write(&here, storage.files.read(&delta.file).unwrap()).unwrap();
+    assert_eq!(restored(&storage).0, db.digest());
+    damage(&storage, &here);
+    assert_eq!(found_damaged(&storage), here);
+    let (_, report) = restoring(&storage).accept_earlier(true).restore(DIR).unwrap();
+    assert_eq!((report.point.seq, report.damaged.len()), (full.seq, 1), "{report}");
 }

@@ -177,3 +177,51 @@ fn a_backup_of_dictdb_that_no_record_here_holds_is_never_silently_replaced_by_an
         assert!(matches!(error, Error::UnsupportedValue { .. }), "{record} in a delta: {error}");
     }
 }
+
+#[test]
+fn keys_to_delete_and_tables_that_are_not_held_are_no_damage_and_what_breaks_a_schema_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("dictdb_backup_1795344629_000001.json", &full_of(r#"{"id": 1, "x": 0}"#));
+    for key in ["1.5", "true", "null", "18446744073709551616"] {
+        write(
+            "dictdb_delta_1795344629_000002.json",
+            &format!(
+                r#"{{"type": "delta", "timestamp": 1.5, "tables": {{"t": {{"upserts": [], "deletes": [{key}]}}}}}}"#
+            ),
+        );
+        let error = restore(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::UnsupportedValue { .. }), "{key}: {error}");
+    }
+    std::fs::remove_file(dir.path().join("dictdb_delta_1795344629_000002.json")).unwrap();
+    let newest = "dictdb_backup_1795344629_000002.json";
+    let name = "x".repeat(65_537);
+    write(newest, &full_of(r#"{"id": 1}"#).replace(r#""t""#, &format!("{name:?}")));
+    assert!(matches!(restore(dir.path()).unwrap_err(), Error::UnsupportedValue { .. }));
+    write(newest, &full_of(r#"{"id": 1}"#).replace(r#""primary_key": "id""#, &format!(r#""primary_key": {name:?}"#)));
+    assert!(matches!(restore(dir.path()).unwrap_err(), Error::UnsupportedValue { .. }));
+    // DictDB would not load these either.
+    for damaged in [
+        full_of(r#"{"id": 1, "nbme": "Ann"}"#).replace("null", r#"{"id": "int", "name": "str"}"#),
+        full_of("[1]"),
+        full_of(r#"{"id": 1}, {"id": 1}"#),
+    ] {
+        write(newest, &damaged);
+        let (_, report) = restore(dir.path()).unwrap();
+        assert!(report.fell_back, "{damaged}: {report}");
+    }
+}
+
+#[test]
+fn a_value_that_is_not_held_in_a_file_of_another_history_hides_none_of_the_histories() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("dictdb_backup_1795344629_000001.json"), full_of(NOT_HELD[0])).unwrap();
+    let db = DictDb::new();
+    db.create_table("t", "id").unwrap();
+    dictdb::BackupManager::new(&db, dir.path()).unwrap().backup_full().unwrap();
+    let error = restore(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::SeveralHistories { .. }), "{error}");
+    let lineage = db.lineage();
+    let (restored, _) = dictdb::RestoreOptions::new().lineage(lineage).restore(dir.path()).unwrap();
+    assert_eq!(restored.digest(), db.digest());
+}

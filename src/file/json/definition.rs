@@ -40,7 +40,9 @@ impl DefinitionMembers {
             None => definition,
             Some(schema) => definition.schema(schema),
         };
-        definition.check().map_err(|problem| context.expected(format!("a usable table definition: {problem}")))?;
+        let usable = definition.check();
+        usable
+            .map_err(|problem| context.not_held(context.offset(), format!("a usable table definition: {problem}")))?;
         Ok(definition)
     }
 }

@@ -229,14 +229,18 @@ impl<'de> Visitor<'de> for FullTables<'_> {
         members(map, context, |name, map| {
             check_name(context, name)?;
             let table = map.next_value_seed(FullTable { context, reading, name, records })?;
-            state.create_table(name, table).map_err(|not_created| context.expected(not_created.expected(name)))?;
+            let created = state.create_table(name, table);
+            created.map_err(|not_created| context.not_held(context.offset(), not_created.expected(name)))?;
             Ok(true)
         })
     }
 }
 
 fn check_name<E: serde::de::Error>(context: &Context, name: &str) -> Result<(), E> {
-    if name.len() <= NAME_BYTES_MAX { Ok(()) } else { Err(context.expected("a name of at most 65,536 bytes")) }
+    if name.len() <= NAME_BYTES_MAX {
+        return Ok(());
+    }
+    Err(context.not_held(context.offset(), "a name of at most 65,536 bytes".to_owned()))
 }
 
 struct FullTable<'w> {
@@ -301,14 +305,24 @@ fn put_record<E: serde::de::Error>(
     text: &RawValue,
 ) -> Result<Key, E> {
     let row = row_of(context, text)?;
-    let (key, row) = match row::find_key(&row, table.definition().primary_key()) {
+    let at = start_of(context, text);
+    let row = match row::find_key(&row, table.definition().primary_key()) {
         Ok(found @ KeyIn::Missing) if !ours => {
             let automatic = table.automatic_key().ok_or_else(|| context.expected::<E>("a key in the record"))?;
-            let (row, _) = row::with_key(&row, &found, table.definition().primary_key(), automatic);
-            (admit(context, table, &row, text)?, row)
+            row::with_key(&row, &found, table.definition().primary_key(), automatic).0
         }
-        _ => (admit(context, table, &row, text)?, row),
+        Ok(KeyIn::Str { key, .. }) if key.len() > NAME_BYTES_MAX => {
+            return Err(context.not_held(at, "a primary key of at most 65,536 bytes".to_owned()));
+        }
+        Ok(KeyIn::Null { .. } | KeyIn::Other { .. }) => {
+            let name = table.definition().primary_key();
+            let expected = format!("a primary key {name:?} that is an integer or a string");
+            return Err(context.not_held(at, expected));
+        }
+        _ => row,
     };
+    let admitted = table.admit_whole(&row);
+    let key = admitted.map_err(|m| context.fail::<E>(Error::corrupt(context.file(), at, m.expected)))?;
     table.put(key.clone(), &row);
     Ok(key)
 }
@@ -323,17 +337,16 @@ fn row_of<E: serde::de::Error>(context: &Context, text: &RawValue) -> Result<Vec
     let mut row = Vec::new();
     row::json_text_to_row(text.get(), &mut row).map_err(|error| {
         let at = at.saturating_add(error.at.unwrap_or(0) as u64);
-        context.not_held::<E>(at, format!("a record ({})", error.message))
+        let expected = format!("a record ({})", error.message);
+        match text.get().starts_with('{') {
+            true => context.not_held::<E>(at, expected),
+            false => context.fail(Error::corrupt(context.file(), at, expected)),
+        }
     })?;
     if row.len() > ROW_BYTES_MAX {
         return Err(context.not_held(at, "a record of at most 256 MiB".to_owned()));
     }
     Ok(row)
-}
-
-fn admit<E: serde::de::Error>(context: &Context, table: &TableState, row: &[u8], text: &RawValue) -> Result<Key, E> {
-    let at = start_of(context, text);
-    table.admit_whole(row).map_err(|m| context.not_held(at, m.expected))
 }
 
 /// Calls the function with the text of each element of an array.
@@ -544,7 +557,10 @@ impl DeltaTable<'_, '_, '_> {
         let key = match serde_json::from_str::<JsonKey>(text.get()) {
             Ok(JsonKey::Int(n)) => Key::Int(n),
             Ok(JsonKey::Str(s)) if s.len() <= NAME_BYTES_MAX => Key::from(s),
-            _ => return Err(self.context.expected("a key to delete: an integer of 64 bits, signed, or a string")),
+            _ => {
+                let expected = "a key to delete: an integer of 64 bits, signed, or a string".to_owned();
+                return Err(self.context.not_held(start_of(self.context, text), expected));
+            }
         };
         let was_there = match &mut *self.target {
             Target::State(state) => match state.table_mut(self.name) {

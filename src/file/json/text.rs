@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use serde::de::DeserializeSeed;
@@ -34,6 +34,10 @@ impl Context {
             true => Error::UnsupportedValue { file, offset, expected },
             false => Error::Corrupt { file, offset, expected },
         })
+    }
+
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Leaves `error` for [`parse`] to return and makes serde_json stop.
@@ -86,8 +90,8 @@ pub(crate) fn parse<'de, S: DeserializeSeed<'de>>(
     })
 }
 
-/// What Python's `json` writes for a float that JSON cannot, where one of them stands at most two bytes before the place up to
-/// which was read.
+/// What Python's `json` writes for a float that JSON cannot, where one of them stands at most two bytes before the place
+/// up to which was read.
 fn python_number(source: &mut Source, offset: u64) -> Result<Option<&'static str>> {
     source.seek(offset.saturating_sub(2))?;
     let mut bytes = [0; 9];
