@@ -14,6 +14,7 @@ use crate::storage::Storage;
 mod definition;
 pub(crate) mod head;
 mod read;
+mod record;
 pub(crate) mod seal;
 mod stranger;
 mod text;

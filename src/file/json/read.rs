@@ -13,15 +13,15 @@ use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::file::json::definition::DefinitionMembers;
 use crate::file::json::head::Head;
+use crate::file::json::record::{put_record, row_of, start_of};
 use crate::file::json::text::{self, Context};
 use crate::file::json::{seal, wrong_kind};
 use crate::file::name::BackupKind;
 use crate::file::source::Source;
 use crate::file::{Trust, check_digest, check_joins};
 use crate::history::{Lineage, Seq};
-use crate::limits::{NAME_BYTES_MAX, ROW_BYTES_MAX};
+use crate::limits::NAME_BYTES_MAX;
 use crate::progress::Watch;
-use crate::row::{self, KeyIn};
 use crate::state::{Applied, Identity, State, TableState};
 use crate::storage::Storage;
 use crate::value::Key;
@@ -295,58 +295,6 @@ impl<'de> Visitor<'de> for FullTable<'_> {
             _ => Ok(table),
         }
     }
-}
-
-/// Puts a record's text into a table. In a file of DictDB 1.11 a record without a key gets the next one, as DictDB does.
-fn put_record<E: serde::de::Error>(
-    context: &Context,
-    ours: bool,
-    table: &mut TableState,
-    text: &RawValue,
-) -> Result<Key, E> {
-    let row = row_of(context, text)?;
-    let at = start_of(context, text);
-    let row = match row::find_key(&row, table.definition().primary_key()) {
-        Ok(found @ KeyIn::Missing) if !ours => {
-            let automatic = table.automatic_key().ok_or_else(|| context.expected::<E>("a key in the record"))?;
-            row::with_key(&row, &found, table.definition().primary_key(), automatic).0
-        }
-        Ok(KeyIn::Str { key, .. }) if key.len() > NAME_BYTES_MAX => {
-            return Err(context.not_held(at, "a primary key of at most 65,536 bytes".to_owned()));
-        }
-        Ok(KeyIn::Null { .. } | KeyIn::Other { .. }) => {
-            let name = table.definition().primary_key();
-            let expected = format!("a primary key {name:?} that is an integer or a string");
-            return Err(context.not_held(at, expected));
-        }
-        _ => row,
-    };
-    let admitted = table.admit_whole(&row);
-    let key = admitted.map_err(|m| context.fail::<E>(Error::corrupt(context.file(), at, m.expected)))?;
-    table.put(key.clone(), &row);
-    Ok(key)
-}
-
-/// Where the text just parsed begins.
-fn start_of(context: &Context, text: &RawValue) -> u64 {
-    context.offset().saturating_sub(text.get().len() as u64)
-}
-
-fn row_of<E: serde::de::Error>(context: &Context, text: &RawValue) -> Result<Vec<u8>, E> {
-    let at = start_of(context, text);
-    let mut row = Vec::new();
-    row::json_text_to_row(text.get(), &mut row).map_err(|error| {
-        let at = at.saturating_add(error.at.unwrap_or(0) as u64);
-        let expected = format!("a record ({})", error.message);
-        match text.get().starts_with('{') {
-            true => context.not_held::<E>(at, expected),
-            false => context.fail(Error::corrupt(context.file(), at, expected)),
-        }
-    })?;
-    if row.len() > ROW_BYTES_MAX {
-        return Err(context.not_held(at, "a record of at most 256 MiB".to_owned()));
-    }
-    Ok(row)
 }
 
 /// Calls the function with the text of each element of an array.
