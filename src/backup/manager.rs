@@ -435,7 +435,8 @@ fn some(report: Option<BackupReport>) -> Result<BackupReport> {
     }
 }
 
-/// No lock here is held across the user's code, and what they guard is changed in single steps.
+/// No lock here but `chain` is held across the user's code, unless that is the clock, which must not come back here; and what
+/// they guard is changed in single steps.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -434,8 +434,8 @@ impl RestoreOptions {
     fn missed(&self, catalog: &mut Catalog, route: &Route) -> Result<Missed> {
         let missed = route.missed(catalog, |entry| self.check_entry(entry))?;
         for index in &missed.needed {
-            let no_damage = |entry: &&mut Entry| entry.found.as_ref().is_err_and(|error| !error.is_damage());
-            if catalog.entries.get_mut(*index).as_ref().is_some_and(no_damage)
+            let no_damage = |entry: &Entry| entry.found.as_ref().is_err_and(|error| !error.is_damage());
+            if catalog.entries.get(*index).is_some_and(no_damage)
                 && let Some(unread) = take_damaged(catalog, *index)
             {
                 return Err(*unread.error);

@@ -272,7 +272,7 @@ impl<'de> Visitor<'de> for FullTable<'_> {
                     let mut state = TableState::new(name, definition.finish(context)?);
                     let mut seen = 0_u64;
                     map.next_value_seed(Each(|text: &RawValue| {
-                        let key = put_record::<A::Error>(context, reading.ours, &mut state, text)?;
+                        let key = put_record::<A::Error>(context, &mut state, text)?;
                         seen = seen.saturating_add(1);
                         if state.len() as u64 != seen {
                             return Err(context.expected::<A::Error>(format!("one record only with key {key}")));
@@ -490,7 +490,7 @@ impl DeltaTable<'_, '_, '_> {
         match &mut *self.target {
             Target::State(state) => {
                 let Some(table) = state.table_mut(self.name) else { return Err(self.unknown()) };
-                put_record::<E>(self.context, self.reading.ours, table, text)?;
+                put_record::<E>(self.context, table, text)?;
             }
             Target::Commit(batch) => {
                 let row = row_of(self.context, text)?;

@@ -12,14 +12,13 @@ use crate::value::Key;
 /// Puts a record's text into a table. In a file of DictDB 1.11 a record without a key gets the next one, as DictDB does.
 pub(super) fn put_record<E: serde::de::Error>(
     context: &Context,
-    ours: bool,
     table: &mut TableState,
     text: &RawValue,
 ) -> Result<Key, E> {
     let row = row_of(context, text)?;
     let at = start_of(context, text);
     let row = match row::find_key(&row, table.definition().primary_key()) {
-        Ok(found @ KeyIn::Missing) if !ours => {
+        Ok(found @ KeyIn::Missing) if context.is_foreign() => {
             let automatic = table.automatic_key().ok_or_else(|| context.expected::<E>("a key in the record"))?;
             row::with_key(&row, &found, table.definition().primary_key(), automatic).0
         }

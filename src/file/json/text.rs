@@ -36,6 +36,11 @@ impl Context {
         })
     }
 
+    /// Whether DictDB 1.11 wrote it.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.is_foreign
+    }
+
     pub(crate) fn file(&self) -> &Path {
         &self.file
     }
