@@ -16,8 +16,8 @@ pub trait Clock: Send + Sync + Debug {
     /// The wall clock: an annotation of commits and backups, which may jump forward and back.
     fn now(&self) -> Timestamp;
 
-    /// The time since some fixed point of the clock's own choice. It never falls. Backups take one that panics to stand
-    /// still.
+    /// The time since some fixed point of the clock's own choice. It never falls. Backups, and the thread of a
+    /// store that syncs, take one that panics to stand still.
     fn monotonic(&self) -> Duration;
 }
 
@@ -64,13 +64,14 @@ impl SteadyClock {
         match shown {
             // Another thread may have asked later and come here before.
             Ok(now) => *last = now.max(*last),
-            Err(_) => tracing::error!("the clock panicked; backups take it to stand still"),
+            Err(_) => tracing::error!("the clock panicked; it is taken to stand still"),
         }
         *last
     }
 }
 
-/// A clock that moves only when told to. Its clones are the same clock.
+/// A clock that moves only when told to. Its clones are the same clock. It wakes nobody: the thread of a backup manager that
+/// was started sleeps by the system's time, and looks at this one when that is over, or a change is notified.
 ///
 /// ```
 /// use dictdb::{Clock, ManualClock, Timestamp};

@@ -1,6 +1,7 @@
 //! The one error type, with variants chosen by what the caller does next.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +24,9 @@ use crate::value::Key;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The storage refused an operation. Nothing was published; what was there before is untouched.
+    /// The storage refused an operation. Nothing was published; what was there before is untouched. (But by a
+    /// [`save`](crate::DictDb::save) whose directory could not be synced: the file is the new one, and a crash may bring back
+    /// the old.)
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
         /// What was tried, as a verb: `open`, `read`, `create`, `write`, `sync`, `rename`, ...
@@ -230,8 +233,8 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// More than the format holds in one piece. Split it.
-    #[error("{what} takes {bytes} bytes, and the limit is {limit}: split it")]
+    /// More than the format holds in one piece. Split it, or, a name, shorten it.
+    #[error("{what} takes {bytes} bytes, and the limit is {limit}: split it, or shorten it")]
     TooLarge {
         /// What is too large.
         what: &'static str,
@@ -260,8 +263,8 @@ pub enum Error {
     },
     /// The ring no longer holds the commits asked for. Take a snapshot and go on from its seq.
     #[error(
-        "the commits after seq {wanted} are no longer in memory (the oldest kept is {oldest}): take a snapshot() and go \
-         on from its seq, or give the ring more bytes"
+        "the commits after seq {wanted} are no longer in memory, which has those from seq {oldest} on: take a snapshot() and \
+         go on from its seq, or give the ring more bytes"
     )]
     Gap {
         /// The commits after this one were wanted.
@@ -286,6 +289,20 @@ pub enum Error {
     /// A backup was asked for from inside the progress callback of one of the same manager.
     #[error("a backup cannot be made from inside on_progress of the same manager: it would wait for itself forever")]
     NestedBackup,
+    /// A backup of a handle whose history another one went on with, and backed up in the same directory: of a store that was
+    /// closed and opened again, or only looked at. It would be what restores, and the newer commits would not.
+    #[error(
+        "{} holds a backup of {newest}, and this handle, which was closed or only looks on, stands at {stands}: back up \
+         the handle that has the store open", dir.display()
+    )]
+    LeftBehind {
+        /// The directory.
+        dir: PathBuf,
+        /// Where its newest backup leads.
+        newest: Box<Point>,
+        /// Where the handle stands.
+        stands: Box<Point>,
+    },
     /// An earlier write broke off: an append or a sync of the log failed, or the engine panicked. Reads go on; nothing
     /// more can be written through this handle or its clones. Whether the commit that reports this first is durable
     /// is not known: reopening the store decides it, by what is found on disk.
@@ -405,6 +422,14 @@ impl Error {
     pub(crate) fn corrupt(file: &Path, offset: u64, expected: impl Into<String>) -> Error {
         Error::Corrupt { file: file.to_owned(), offset, expected: expected.into() }
     }
+}
+
+pub(crate) const PANICKED: &str = "the storage or the clock panicked";
+
+/// A storage or a clock of the user's that panics fails what it was wanted for, and nothing else.
+pub(crate) fn catch_panics<T>(op: &'static str, dir: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::Io { op, path: dir.to_owned(), source: io::Error::other(PANICKED) }))
 }
 
 fn holder(pid: Option<u32>) -> String {

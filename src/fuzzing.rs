@@ -118,7 +118,15 @@ impl Mode {
 pub fn delta_binary(data: &[u8]) -> bool {
     let Some((mode, rest)) = Mode::of(data, 4) else { return false };
     let file = repair::container(FileKind::Delta, mode, rest);
-    let Some(state) = apply(&file, Trust::default()) else { return false };
+    let state = apply(&file, Trust::default());
+    if mode == Mode::Contents {
+        assert_eq!(
+            state.is_some(),
+            repair::replays(&file),
+            "what recovery replays a restore applies, and nothing else"
+        );
+    }
+    let Some(state) = state else { return false };
     let summary = inspect(&file, BackupKind::Delta).expect("a delta that applies has a beginning and an end");
     assert_eq!(summary.history.map(|h| h.end), history_of(&file, &state), "the seal says where the delta leads");
     if file.first() == Some(&0x89) {

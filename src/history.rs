@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crc32fast::Hasher;
 
 /// Sequence number of a commit: the first is 1, each one is 1 more than the one before, without holes.
-/// `Seq::ZERO` is the empty database.
+/// `Seq::ZERO` is the empty database, or what DictDB 1.11 wrote.
 ///
 /// ```
 /// use dictdb::{DictDb, Seq};
@@ -185,6 +185,11 @@ impl Point {
     /// The empty database at the beginning of a history.
     pub(crate) const fn empty(lineage: Lineage) -> Point {
         Point { lineage, seq: Seq::ZERO, digest: Digest::EMPTY }
+    }
+
+    /// Whether it is the empty database. What DictDB 1.11 wrote stands at seq 0, too, and has records.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Point::empty(self.lineage)
     }
 }
 

@@ -58,7 +58,8 @@ impl fmt::Display for Progress<'_> {
         let name = self.file.file_name().unwrap_or_default().display();
         let (records, bytes) = (self.records_done, self.bytes_done);
         let (records_of, bytes_of) = (of(self.records_total), of(self.bytes_total));
-        write!(f, "{} {name}: {records}{records_of} records, {bytes}{bytes_of} bytes", self.stage)
+        let what = if self.stage == Stage::ReadingLog { "commits" } else { "records" };
+        write!(f, "{} {name}: {records}{records_of} {what}, {bytes}{bytes_of} bytes", self.stage)
     }
 }
 

@@ -156,8 +156,14 @@ impl Ring {
         // A chunk holds less than 2^32 bytes: it is closed at 256 KiB, and one frame is at most 1 GiB and a header.
         self.offsets.push(self.open.len() as u32);
         self.open.extend_from_slice(frame);
+        // A frame that is larger than a chunk is one by itself, at once: who reads it shares it, and copies nothing of it
+        // under the lock.
+        let is_large = self.open.len() > CHUNK_BYTES_MAX;
+        if is_large {
+            self.close_chunk();
+        }
         self.forget_oldest();
-        closes && follows
+        (closes || is_large) && follows
     }
 
     /// Keeps the bound.
@@ -405,6 +411,19 @@ mod tests {
         // One that does not follow the records is never to be fitted.
         let mut none = Ring::new(RingBytes::Fixed(0), Seq::ZERO);
         assert!(!none.push(Seq::new(1), &frame(1, 10)) && !none.push(Seq::new(2), &frame(2, 10)));
+    }
+
+    /// It would be under the ring's lock, and writers would wait.
+    #[test]
+    fn of_a_commit_larger_than_a_chunk_nothing_is_ever_copied() {
+        let mut ring = Ring::new(RingBytes::Fixed(64 << 20), Seq::ZERO);
+        for (n, bytes) in (1..).zip([1_000, 200 << 10, 3 << 20, 20 << 20, 10, CHUNK_BYTES_MAX + 1, 5]) {
+            ring.push(Seq::new(n), &frame(n, bytes));
+            assert!(ring.open.len() <= CHUNK_BYTES_MAX, "{} bytes would be", ring.open.len());
+            let slice = ring.since(Seq::ZERO, Seq::new(n)).unwrap();
+            assert!(slice.parts.iter().zip(&ring.closed).all(|(part, chunk)| Arc::ptr_eq(part, &chunk.bytes)));
+            assert_eq!(seqs(&slice), (1..=n).collect::<Vec<_>>());
+        }
     }
 
     #[test]

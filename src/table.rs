@@ -61,7 +61,8 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::DuplicateKey`], [`Error::InvalidKey`], [`Error::SchemaViolation`], [`Error::Encode`] (over 100 levels
-    /// deep), [`Error::TooLarge`], [`Error::NoSuchTable`], [`Error::NestedWrite`].
+    /// deep), [`Error::TooLarge`], [`Error::NoSuchTable`]; [`Error::Exhausted`] where automatic keys are used up;
+    /// [`Error::NestedWrite`], [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`], as of every write.
     pub fn insert(&self, record: impl Into<Record>) -> Result<Key> {
         with_encoded(&self.name, &record.into(), |row| self.db.insert(&self.name, row))
     }
@@ -107,7 +108,8 @@ impl Table {
     /// Removes the record with this key; `false`, and no commit, where there is none.
     ///
     /// # Errors
-    /// [`Error::NoSuchTable`], [`Error::NestedWrite`], [`Error::Poisoned`].
+    /// [`Error::NoSuchTable`]; [`Error::NestedWrite`], [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`],
+    /// [`Error::Exhausted`], as of every write.
     pub fn delete(&self, key: impl Into<Key>) -> Result<bool> {
         self.db.delete(&self.name, &key.into())
     }
@@ -145,9 +147,10 @@ impl Table {
     /// # Errors
     /// [`Error::NoSuchTable`].
     pub fn contains_key(&self, key: impl Into<Key>) -> Result<bool> {
+        let key = key.into();
         let state = self.db.read();
         let table = state.table(&self.name).ok_or_else(|| no_table(&self.name))?;
-        Ok(table.contains_key(&key.into()))
+        Ok(table.contains_key(&key))
     }
 
     /// How many records there are, in constant time.

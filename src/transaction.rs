@@ -158,9 +158,10 @@ impl<'a> TransactionTable<'_, 'a> {
     /// # Errors
     /// [`Error::NoSuchTable`](crate::Error::NoSuchTable) once the transaction dropped it.
     pub fn contains_key(&self, key: impl Into<Key>) -> Result<bool> {
+        let key = key.into();
         let batch = self.batch();
         let table = batch.state().table(&self.name).ok_or_else(|| no_table(&self.name))?;
-        Ok(table.contains_key(&key.into()))
+        Ok(table.contains_key(&key))
     }
 
     /// How many records there are.

@@ -17,7 +17,7 @@ use crate::view::{RecordsAs, decode_as};
 
 /// One table, its records as values of `T`. The same table may be used through [`Table`] at the same time.
 ///
-/// `T` serializes to a map or a struct, by serde_json's conventions; its primary-key field is an integer or a string,
+/// `T` serializes to a map or a struct, by serde_json's conventions (an enum is tagged internally: `#[serde(tag = "..")]`); its primary-key field is an integer or a string,
 /// or `None` for an automatic key.
 ///
 /// ```

@@ -9,6 +9,8 @@ mod check;
 mod errors;
 #[path = "crash/histories.rs"]
 mod histories;
+#[path = "crash/legacy.rs"]
+mod legacy;
 #[path = "crash/matrix.rs"]
 mod matrix;
 #[path = "crash/story.rs"]

@@ -53,8 +53,14 @@ mod damage;
 mod damage_shapes;
 #[path = "store/directories.rs"]
 mod directories;
+#[path = "store/keepers.rs"]
+mod keepers;
 #[path = "store/kill.rs"]
 mod kill;
+#[path = "store/left_behind.rs"]
+mod left_behind;
+#[path = "store/legacy.rs"]
+mod legacy;
 #[path = "store/looks.rs"]
 mod looks;
 #[path = "store/poison.rs"]

@@ -1,6 +1,5 @@
 //! Making one backup: full or delta, into which file, and what the checkpoint is afterwards.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use crate::backup::catalog::{self, Catalog, Entry, Tip};
 use crate::backup::report::{BackupReport, LastBackup, Promotion};
 use crate::clock::SteadyClock;
 use crate::db::DictDb;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch_panics};
 use crate::file::compression::Compression;
 use crate::file::name::{BackupFormat, BackupKind, BackupName, Stamp};
 use crate::file::sink::{Existing, Sink, publish};
@@ -147,8 +146,22 @@ impl Chain {
             names = catalog::names(&*settings.storage, &settings.dir)?;
         }
         let (stamp, state) = self.stamp(settings, db, &names)?;
+        self.refuse_left_behind(settings, db, &state)?;
         let outline = state.outline();
         self.back_up_state(settings, db, (stamp, state), wanted, &names, started).map(|report| (report, outline))
+    }
+
+    /// Refuses a backup of a handle whose history another handle went on with, and backed up here: of a store that was closed
+    /// and opened again, or only looked at. It would get the newest name, and be what restores.
+    fn refuse_left_behind(&self, settings: &Settings, db: &DictDb, state: &State) -> Result<()> {
+        let Some(newest) = self.newest.filter(|_| self.checkpoint(state).is_none()) else { return Ok(()) };
+        let is_beyond = newest.lineage == state.identity.lineage && newest.seq > state.seq;
+        // (One that has its store open may be behind what is here: it was put back from a copy, and goes on.)
+        if db.is_closed() || (is_beyond && db.is_read_only()) {
+            let (dir, stands) = (settings.dir.clone(), Box::new(state.point()));
+            return Err(Error::LeftBehind { dir, newest: Box::new(newest), stands });
+        }
+        Ok(())
     }
 
     /// What it makes is let go of as it is written.
@@ -188,8 +201,9 @@ impl Chain {
         let bridge = bridge.map(|bridge| (bridge, self.stamp(settings, db, names).map(|(stamp, _)| stamp)));
         let mut report = self.full(settings, db, (stamp, state), promoted, started)?;
         if let Some(((join, state), stamp)) = bridge {
-            let made = stamp
-                .and_then(|stamp| catch_panics(&settings.dir, || self.write_delta(settings, (stamp, &state), &join)));
+            let made = stamp.and_then(|stamp| {
+                catch_panics("back up into", &settings.dir, || self.write_delta(settings, (stamp, &state), &join))
+            });
             match made {
                 Ok((_, path, ..)) => report.bridge = Some(path),
                 Err(failure) => {
@@ -316,14 +330,6 @@ impl Chain {
 /// The newest stamp of names in order.
 fn newest(names: &[BackupName]) -> Option<Stamp> {
     names.last().map(|name| name.stamp)
-}
-
-/// A storage or a clock of the user's that panics fails what it was wanted for, and nothing else.
-pub(crate) fn catch_panics<T>(dir: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let source = std::io::Error::other("the storage or the clock panicked");
-        Err(Error::Io { op: "back up into", path: dir.to_owned(), source })
-    })
 }
 
 /// Whether all files that lead there are among these, which are in order.

@@ -8,12 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
-use crate::backup::chain::{Chain, Settings, Wanted, catch_panics};
+use crate::backup::chain::{Chain, Settings, Wanted};
 use crate::backup::report::{BackupReport, BackupStatus, LastBackup, Notified};
 use crate::backup::schedule::{Cause, Schedule, Step};
 use crate::clock::SteadyClock;
 use crate::db::DictDb;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch_panics};
 use crate::file::compression::Compression;
 use crate::file::give_way;
 use crate::file::name::BackupFormat;
@@ -166,7 +166,8 @@ impl BackupManagerBuilder {
     /// database's history, the manager goes on with it.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::InvalidSetting`] for an interval of zero, and for compression of JSON.
+    /// [`Error::Io`], [`Error::DiskFull`]; [`Error::InvalidSetting`] for an interval of zero, and for compression of JSON;
+    /// [`Error::StoreDirectory`] for a directory that holds a store.
     pub fn build(self) -> Result<BackupManager> {
         if self.backup_interval.is_zero() {
             let problem = "must be longer than zero, or backups would never pause".to_owned();
@@ -313,7 +314,9 @@ impl BackupManager {
     /// `max_deltas_before_full`; else a full one. Always writes a file. Waits for one that is being made.
     ///
     /// # Errors
-    /// [`Error::Io`], also where the storage panics; [`Error::NotRepresentable`] (NaN in JSON), [`Error::Cancelled`].
+    /// [`Error::Io`], also where the storage panics, [`Error::DiskFull`]; [`Error::NotRepresentable`] (NaN in JSON),
+    /// [`Error::Cancelled`], [`Error::NestedBackup`]; [`Error::LeftBehind`] where the store was closed, or only looked at, and
+    /// somebody has backed up here what came later.
     /// Failures count, and the callback hears of them, as for automatic backups (a cancelled backup is none). A failed
     /// backup leaves no file, unless the storage panicked or refused to remove it, and the checkpoint where it was: the
     /// next one that succeeds holds everything.
@@ -482,7 +485,7 @@ impl Inner {
             *lock(&self.backing_up) = Some(std::thread::current().id());
             // Before the state is looked at: a change notified from here on is not taken for backed up.
             lock(&self.timing).schedule.began(cause);
-            let outcome = catch_panics(&self.settings.dir, || self.make(&mut chain, cause, wanted));
+            let outcome = catch_panics("back up into", &self.settings.dir, || self.make(&mut chain, cause, wanted));
             *lock(&self.backing_up) = None;
             let failure = outcome.as_ref().err().filter(|error| !matches!(error, Error::Cancelled));
             let failures = failure.map(|error| self.count_failure(error));

@@ -166,8 +166,10 @@ impl RestoreOptions {
     pub fn restore_into(&self, dir: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<RestoreReport> {
         let target = target.as_ref();
         store::check_empty(&*self.storage, target)?;
-        let (state, report) = self.recover(dir.as_ref())?;
+        let started = SystemClock.monotonic();
+        let (state, mut report) = self.recover(dir.as_ref())?;
         store::create(&*self.storage, target, &state, self.progress.as_deref())?;
+        report.duration = SystemClock.monotonic().saturating_sub(started);
         Ok(report)
     }
 

@@ -94,7 +94,7 @@ impl DictDb {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::NotRepresentable`] for a NaN or infinity in JSON.
+    /// [`Error::Io`], [`Error::DiskFull`]; [`Error::NotRepresentable`] for a NaN or infinity in JSON.
     pub fn save(&self, file: impl AsRef<Path>, format: BackupFormat) -> Result<u64> {
         let file = file.as_ref();
         let state = self.read_in_passing().clone();
@@ -136,7 +136,8 @@ impl DictDb {
     /// One of DictDB 1.11 says nothing of where it belongs: its changes become one commit.
     ///
     /// # Errors
-    /// [`Error::DoesNotJoin`]; else as [`load`](DictDb::load).
+    /// [`Error::DoesNotJoin`]; [`Error::Unsupported`] for a store, [`Error::ReadOnly`], [`Error::NestedWrite`]; else as
+    /// [`load`](DictDb::load).
     pub fn apply_delta(&self, file: impl AsRef<Path>) -> Result<u64> {
         self.apply_delta_with(file, &LoadOptions::new())
     }

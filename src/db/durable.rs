@@ -62,13 +62,15 @@ impl DictDb {
     ///
     /// # Errors
     /// [`Error::Poisoned`](crate::Error::Poisoned) with the first failure; [`Error::Io`](crate::Error::Io), [`Error::DiskFull`](crate::Error::DiskFull) where the seal could not be
-    /// written, which loses no commit; [`Error::Closed`](crate::Error::Closed). The lock is given back in any case.
+    /// written, which loses no commit; [`Error::Closed`](crate::Error::Closed). The lock is given back in any of these cases.
+    /// [`Error::NestedWrite`](crate::Error::NestedWrite) from inside a transaction, which goes on: nothing is ended then.
     pub fn close(self) -> Result<DurabilityReport> {
         if let Access::Store(store) = &self.shared.access {
             self.refuse_inside_transaction()?;
-            store.stop();
             // Nothing is appended from here on. What a panic inside the engine left in memory is not sealed.
             let writer = self.shared.writer.lock();
+            // Not before: while this waited, whoever went on to commit had its interval's syncs.
+            store.stop();
             let end = if writer.is_ok() { Some(end_of(&self.read())) } else { None };
             let _writer = writer.unwrap_or_else(PoisonError::into_inner);
             store.close(end)?;

@@ -196,6 +196,15 @@ impl DictDb {
         }
     }
 
+    /// Whether it is a store that was closed: another handle may go on with its history.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.store().is_some_and(Store::is_given_back)
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self.shared.access, Access::ReadOnly(_))
+    }
+
     pub(crate) fn writable_store(&self) -> Result<&Store> {
         match &self.shared.access {
             Access::Store(store) => Ok(store),
@@ -226,7 +235,8 @@ impl DictDb {
     /// Makes a table, as a commit of its own. A `&str` definition is the name of the primary key.
     ///
     /// # Errors
-    /// [`Error::TableExists`], [`Error::InvalidDefinition`], [`Error::TooLarge`] for a name over 64 KiB.
+    /// [`Error::TableExists`], [`Error::InvalidDefinition`], [`Error::TooLarge`] for a name over 64 KiB; else as
+    /// [`drop_table`](Self::drop_table), but for the first.
     pub fn create_table(&self, name: &str, definition: impl Into<TableDefinition>) -> Result<Table> {
         let definition = definition.into();
         self.write(|batch| batch.create_table(name, &definition))?;
@@ -237,7 +247,8 @@ impl DictDb {
     /// under the name starts with its own definition and automatic keys from 1.
     ///
     /// # Errors
-    /// [`Error::NoSuchTable`].
+    /// [`Error::NoSuchTable`]; [`Error::NestedWrite`], [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`],
+    /// [`Error::Exhausted`], as of every write.
     pub fn drop_table(&self, name: &str) -> Result<()> {
         self.write(|batch| batch.drop_table(name))
     }
@@ -290,7 +301,8 @@ impl DictDb {
     /// ```
     ///
     /// # Errors
-    /// What `body` returns; [`Error::NestedWrite`], [`Error::Poisoned`], [`Error::Exhausted`].
+    /// What `body` returns; [`Error::NestedWrite`], [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`],
+    /// [`Error::Exhausted`].
     pub fn transaction<T, E: From<Error>>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
         self.transaction_in(None, body)
     }
@@ -439,10 +451,16 @@ impl fmt::Debug for DictDb {
 }
 
 /// Commits of the log, decoded one by one; see [`DictDb::commits_since`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Commits {
     slice: RingSlice,
     cursor: Cursor,
+}
+
+impl fmt::Debug for Commits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Commits(after seq {}, up to seq {})", self.slice.after, self.slice.last)
+    }
 }
 
 impl Iterator for Commits {

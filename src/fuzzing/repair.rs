@@ -200,6 +200,12 @@ pub(super) fn sealed(mut file: Vec<u8>) -> Vec<u8> {
     sealed_as(file, header.lineage, seal)
 }
 
+/// Whether the commits of a delta replay one by one, as those of a log do.
+pub(super) fn replays(delta: &[u8]) -> bool {
+    let mut state = BASE.clone();
+    frames_of(delta).all(|frame| state.apply(Seq::new(seq_of(frame)), &frame[FRAME_HEADER_BYTES..]).is_ok())
+}
+
 fn seq_of(frame: &[u8]) -> u64 {
     frame.get(8..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

@@ -38,6 +38,11 @@ impl Place {
         }
     }
 
+    /// Whether another handle may have the directory by now.
+    pub(crate) fn is_given_back(&self) -> bool {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     pub(crate) fn give_back(&self) {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use crate::db::DictDb;
-use crate::error::{Error, Result};
+use crate::error::{Error, PANICKED, Result};
 use crate::file::name::BackupFormat;
 use crate::file::sink::{Existing, Sink, publish_checked};
 use crate::file::store_name::StoreFile;
@@ -39,22 +40,20 @@ impl DictDb {
     /// [`Error::ReadOnly`]; [`Error::Unsupported`] for a database that is not a store.
     pub fn checkpoint(&self) -> Result<CheckpointReport> {
         let store = self.writable_store()?;
-        let outcome = store.checkpoint(self);
+        let outcome = catch_unwind(AssertUnwindSafe(|| store.checkpoint(self)));
         let mut track = store.track();
         match &outcome {
-            Ok(_) => {
+            Ok(Ok(_)) => {
                 (track.failures, track.last_failure) = (0, None);
                 store.keepers.checkpointed();
             }
             // The store's end is no failure of it.
-            Err(Error::Closed) => {}
-            Err(error) => {
-                track.failures = track.failures.saturating_add(1);
-                track.last_failure = Some(error.to_string());
-            }
+            Ok(Err(Error::Closed)) => {}
+            Ok(Err(error)) => track.fail(error.to_string()),
+            Err(_) => track.fail(PANICKED.to_owned()),
         }
         drop(track);
-        outcome
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 
@@ -88,6 +87,7 @@ impl Store {
             let mut track = self.track();
             track.checkpoint = Some(report.seq);
             track.snapshot_bytes = bytes;
+            track.published = true;
             track.verify(file.clone());
             drop(track);
             self.log_bytes.fetch_sub(log_bytes, Ordering::Relaxed);
@@ -146,17 +146,34 @@ impl Store {
     /// history that nothing ties to theirs, which somebody put here. Gives how many such files there are.
     fn retire(&self, removed: &mut Vec<PathBuf>) -> Result<usize> {
         self.place.check()?;
-        let storage = &*self.storage;
         let leftovers = std::mem::take(&mut self.track().leftovers);
-        let mut remove = |file: PathBuf| -> Result<()> {
-            match storage.remove(&file) {
-                Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                outcome => outcome.map_err(Error::io("remove", &file)),
-            }?;
-            removed.push(file);
-            Ok(())
-        };
-        leftovers.into_iter().try_for_each(&mut remove)?;
+        let mut hindered = Ok(());
+        for file in leftovers {
+            if let Err(error) = self.remove(file.clone(), removed) {
+                // The next checkpoint tries again; what is superfluous goes all the same.
+                self.track().leftovers.push(file);
+                hindered = hindered.and(Err(error));
+            }
+        }
+        let foreign = self.retire_older(removed)?;
+        hindered.map(|()| foreign)
+    }
+
+    fn remove(&self, file: PathBuf, removed: &mut Vec<PathBuf>) -> Result<()> {
+        match self.storage.remove(&file) {
+            Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome.map_err(Error::io("remove", &file)),
+        }?;
+        removed.push(file);
+        Ok(())
+    }
+
+    fn retire_older(&self, removed: &mut Vec<PathBuf>) -> Result<usize> {
+        // The name of one that was found here may be one whose sync failed: nothing is given up for it.
+        if !self.track().published {
+            return Ok(0);
+        }
+        let storage = &*self.storage;
         let found = Directory::read(storage, self.place.dir())?;
         let (sound, _) = snapshots(storage, self.place.dir(), &found)?;
         let Some(fallback) = sound.iter().skip(1).find(|info| self.is_whole(&info.path)) else { return Ok(0) };
@@ -183,7 +200,7 @@ impl Store {
             let is_tied = history.is_none_or(|(lineage, _)| own.contains(&lineage));
             // Before its first durable commit a history is tied to nothing.
             if is_tied || matches!(segment, Some(segment) if !segment.is_proven(storage)?) {
-                remove(file)?;
+                self.remove(file, removed)?;
             } else {
                 foreign = foreign.saturating_add(1);
             }

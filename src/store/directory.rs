@@ -82,8 +82,8 @@ impl Segment {
         let reader = SegmentReader::open(storage, &path)?;
         check_stamp(&path, &reader.header, stamp)?;
         let base = reader.base();
-        if reader.header.base.is_some_and(|base| base.seq == Seq::ZERO) {
-            return Err(Error::corrupt(&path, 32, "no base where the first commit is seq 1"));
+        if reader.header.base.is_some_and(|base| base.is_empty()) {
+            return Err(Error::corrupt(&path, 32, "no base where the log begins at the empty database"));
         }
         if base.lineage != reader.header.lineage && reader.header.parent != Some(base) {
             return Err(Error::corrupt(&path, 72, "as parent the point that the segment begins after"));

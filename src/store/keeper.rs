@@ -8,8 +8,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::clock::SteadyClock;
 use crate::db::{DictDb, WeakDictDb};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch_panics};
 use crate::file::store_name::StoreFile;
 use crate::limits::UNSYNCED_BYTES;
 use crate::state::State;
@@ -143,9 +144,10 @@ impl Keepers {
         self.look_at.store(0, Ordering::Relaxed);
     }
 
+    /// The syncer last: a checkpoint may take long to break off.
     pub(crate) fn stop(&self) {
-        self.syncer.stop();
         self.checkpointer.stop();
+        self.syncer.stop();
     }
 }
 
@@ -164,11 +166,13 @@ pub(crate) fn start(db: &DictDb) -> Result<()> {
         let mut last: Option<Duration> = None;
         // What the segment had at the last sync.
         let mut synced = 0_u64;
-        store.keepers.syncer.start("dictdb-sync", db.downgrade(), move |db, store, pause| {
+        // One that panics must not leave what waits to be synced to a round that nobody wakes.
+        let clock = SteadyClock::new(Arc::clone(db.clock()));
+        store.keepers.syncer.start("dictdb-sync", db.downgrade(), move |_, store, pause| {
             // What waits now came after the last sync was begun.
-            let since = last.map_or(Duration::ZERO, |last| db.clock().monotonic().saturating_sub(last));
+            let since = last.map_or(Duration::ZERO, |last| clock.monotonic().saturating_sub(last));
             pause.signal.pause(every.saturating_sub(since));
-            last = Some(db.clock().monotonic());
+            last = Some(clock.monotonic());
             store.mark_synced();
             let filled = store.filled();
             if filled < synced {
@@ -218,7 +222,7 @@ fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
     let mut next = look_every();
     if log_bytes > 0
         && (store.checkpoint_due() || many())
-        && let Err(error) = db.checkpoint()
+        && let Err(error) = catch_panics("write a checkpoint in", store.place.dir(), || db.checkpoint())
         && !matches!(error, Error::Closed)
     {
         tracing::error!("no checkpoint could be written: {error}");

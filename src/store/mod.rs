@@ -87,11 +87,19 @@ struct Track {
     /// Of the replay, in bytes a second, as measured.
     replay_rate: Option<f64>,
     leftovers: Vec<PathBuf>,
+    /// Whether this session has published a snapshot: its name is known to be durable.
+    published: bool,
     /// Snapshots that were read back whole in this session.
     verified: Vec<PathBuf>,
 }
 
 impl Track {
+    /// Counts a checkpoint that failed.
+    fn fail(&mut self, why: String) {
+        self.failures = self.failures.saturating_add(1);
+        self.last_failure = Some(why);
+    }
+
     /// Notes a snapshot that was read back. Only the newest few are ever asked about.
     fn verify(&mut self, file: PathBuf) {
         self.verified.push(file);
@@ -121,6 +129,7 @@ pub(crate) fn open(options: &Options, dir: &Path) -> Result<DictDb> {
         dir,
         ring_bytes: options.ring_bytes,
         progress: options.progress.as_deref(),
+        clock: &*options.clock,
         lenient: false,
         before: None,
     };
@@ -136,7 +145,8 @@ pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
     // One that is not there is an error, not an empty store.
     storage.list(dir).map_err(Error::io("list directory", dir))?;
     let progress = options.progress.as_deref();
-    let recovery = Recovery { storage, dir, ring_bytes: options.ring_bytes, progress, lenient: true, before: None };
+    let (ring_bytes, clock) = (options.ring_bytes, &*options.clock);
+    let recovery = Recovery { storage, dir, ring_bytes, progress, clock, lenient: true, before: None };
     let mut found = Directory::read(storage, dir)?;
     let (mut looks, mut before) = (1_u32, None);
     let Recovered { state, ring, mut report, .. } = loop {
@@ -179,7 +189,7 @@ impl Store {
         found: Directory,
         recovered: Recovered,
     ) -> Result<DictDb> {
-        let Recovered { state, ring, durable, pending, torn, checkpoint, log_bytes, report } = recovered;
+        let Recovered { state, ring, durable, pending, torn, checkpoint, log_bytes, replay_time, report } = recovered;
         let stamps = Arc::new(Stamps::after(found.newest()));
         let place = Place::new(dir, lock);
         let writer = LogWriter {
@@ -199,7 +209,8 @@ impl Store {
             Some(file) => options.storage.open(file).and_then(|file| file.len()).map_err(Error::io("read", file))?,
             None => 0,
         };
-        let seconds = report.duration.as_secs_f64();
+        // That of the snapshot comes on top, and is no shorter for another checkpoint.
+        let seconds = replay_time.as_secs_f64();
         let measured = log_bytes >= MEASURED_BYTES_MIN && seconds > 0.0;
         let track = Track {
             checkpoint,
@@ -381,8 +392,9 @@ impl Store {
             let until = end.map_or(last, |end| end.min(last));
             let mut fits = true;
             let read = reader.read(Some(until), |frame| {
-                fits = bytes.len().saturating_add(frame.payload.len()) <= bytes_max;
-                if frame.seq > after && fits {
+                let wanted = frame.seq > after;
+                fits = !wanted || bytes.len().saturating_add(frame.payload.len()) <= bytes_max;
+                if wanted && fits {
                     bytes.extend_from_slice(frame.header_bytes);
                     bytes.extend_from_slice(frame.payload);
                     at = frame.seq;
@@ -406,15 +418,21 @@ impl Store {
 
     /// Writes and syncs what is left, and seals the log at `end`, or not at all. Gives the lock back, whatever becomes of that.
     pub(crate) fn close(&self, end: Option<SegmentEnd>) -> Result<()> {
+        let synced = self.sync();
         // A checkpoint made by hand breaks off, or ends: nothing may be written or removed here without the lock.
         let _none = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
         let _unlocked = GiveBack(self);
-        self.sync()?;
+        synced?;
         let writer = self.log.end(Error::Closed).map_err(poisoned)?;
         match end {
             Some(end) => writer.close(end),
             None => Err(poisoned(Arc::new(Error::Panicked))),
         }
+    }
+
+    /// Whether it was closed, so that another handle may go on with its history.
+    pub(crate) fn is_given_back(&self) -> bool {
+        self.place.is_given_back()
     }
 
     /// Ends the store's threads.

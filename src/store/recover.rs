@@ -13,7 +13,9 @@
 //! As nothing is written, a crash in here, or any number of them, changes nothing.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::error::{DamagedBackup, Error, Result};
 use crate::file::store_name::{StoreFile, StoreName};
 use crate::file::{self, Trust};
@@ -34,6 +36,7 @@ pub(crate) struct Recovery<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) ring_bytes: RingBytes,
     pub(crate) progress: Option<&'a ProgressFn>,
+    pub(crate) clock: &'a dyn Clock,
     /// Where the log is damaged, give what comes before the damage, and say so: for looking, never for writing.
     pub(crate) lenient: bool,
     /// Only commits before this one.
@@ -51,8 +54,9 @@ pub(crate) struct Recovered {
     pub(crate) torn: Option<TornTail>,
     /// The seq of the snapshot begun with.
     pub(crate) checkpoint: Option<Seq>,
-    /// Bytes of the log's frames behind that snapshot.
+    /// Bytes of the log's frames behind that snapshot, and how long their replay took.
     pub(crate) log_bytes: u64,
+    pub(crate) replay_time: Duration,
     pub(crate) report: OpenReport,
 }
 
@@ -62,6 +66,7 @@ struct Replay {
     ring: Ring,
     commits: u64,
     log_bytes: u64,
+    time: Duration,
     /// The commit that could not be replayed: the state may hold part of it.
     spoiled_by: Option<Seq>,
 }
@@ -105,7 +110,8 @@ impl Recovery<'_> {
         let (state, start) = self.begin(&mut line, &sound, damaged, &mut report)?;
         let checkpoint = report.snapshot.is_some().then_some(state.seq);
         let ring = Ring::new(self.ring_bytes, state.seq);
-        let mut replay = Replay { state, ring, commits: 0, log_bytes: 0, spoiled_by: None };
+        let mut replay = Replay { state, ring, commits: 0, log_bytes: 0, time: Duration::ZERO, spoiled_by: None };
+        let begun = self.clock.monotonic();
 
         let segments = line.segments.get(start..).unwrap_or_default();
         let mut outcome = Ok(None);
@@ -136,6 +142,7 @@ impl Recovery<'_> {
             }
             report.segments = report.segments.saturating_add(1);
         }
+        replay.time = self.clock.monotonic().saturating_sub(begun);
         let end = match outcome? {
             Some(end) => end,
             None => {
@@ -150,18 +157,19 @@ impl Recovery<'_> {
                     }
                     report.damage = Some(Box::new(error));
                 }
-                let mut durable = end_of(&replay.state);
+                let (mut durable, mut torn) = (end_of(&replay.state), None);
                 // The log of the history before is still there: what comes next joins onto it.
                 if let Some(parent) = replay.state.identity.parent.filter(|parent| parent.seq == replay.state.seq)
                     && parent.seq > Seq::ZERO
-                    && !line.segments.is_empty()
+                    && let Some(last) = line.segments.last()
                 {
                     durable.point = parent;
+                    torn = self.torn_behind(last, parent.seq, &mut report)?;
                 }
                 // Beside the log of a history before it, it is a checkpoint of a session that began unclean. Commits behind
                 // it may have been shown, and are lost.
                 let clean = report.damage.is_none() && line.segments.is_empty() && !report.fell_back;
-                End { durable, pending: Vec::new(), torn: None, clean }
+                End { durable, pending: Vec::new(), torn, clean }
             }
         };
         self.finish(replay, end, checkpoint, report)
@@ -177,7 +185,7 @@ impl Recovery<'_> {
         report.clean = end.clean;
         if !end.clean {
             report.new_lineage_from = Some(end.durable.point);
-            replay.state.identity = if end.durable.point.seq == Seq::ZERO {
+            replay.state.identity = if end.durable.point.is_empty() {
                 // Before its first commit a history is as good as none, and its log need not have been made durable.
                 let fresh = Identity::fresh();
                 end.durable.point = Point::empty(fresh.lineage);
@@ -212,6 +220,7 @@ impl Recovery<'_> {
             torn: end.torn,
             checkpoint,
             log_bytes: replay.log_bytes,
+            replay_time: replay.time,
             report,
         })
     }
@@ -362,11 +371,22 @@ impl Recovery<'_> {
         }
         let mut torn = None;
         if verdict == Verdict::TornTail {
-            let bytes = reader.tail_bytes(ending.at)?;
-            report.torn = Some(TornReport { file: segment.path.clone(), offset: ending.at, bytes });
-            torn = Some(TornTail { file: segment.path.clone(), stamp: segment.stamp, offset: ending.at });
+            torn = Some(torn_tail(segment, &mut reader, ending.at, report)?);
         }
         Ok(End { durable, pending, torn, clean: false })
+    }
+
+    /// What was torn behind a snapshot that was written before anything was written behind the end of the log: until there
+    /// is a segment behind it, nothing has kept that.
+    fn torn_behind(&self, segment: &Segment, end: Seq, report: &mut OpenReport) -> Result<Option<TornTail>> {
+        let mut reader = SegmentReader::open(self.storage, &segment.path)?;
+        match reader.read(None, |_| Ok(())) {
+            Ok(ending) if ending.found == Found::Broken && ending.last == end => {
+                torn_tail(segment, &mut reader, ending.at, report).map(Some)
+            }
+            Err(error) if is_io(&error) => Err(error),
+            _ => Ok(None),
+        }
     }
 
     /// Replays what comes before the damage, for looking. Where that cannot be replayed, the damage told is an earlier one.
@@ -451,6 +471,12 @@ struct End {
     pending: Vec<(Seq, Vec<u8>)>,
     torn: Option<TornTail>,
     clean: bool,
+}
+
+fn torn_tail(segment: &Segment, reader: &mut SegmentReader, offset: u64, report: &mut OpenReport) -> Result<TornTail> {
+    let bytes = reader.tail_bytes(offset)?;
+    report.torn = Some(TornReport { file: segment.path.clone(), offset, bytes });
+    Ok(TornTail { file: segment.path.clone(), stamp: segment.stamp, offset })
 }
 
 pub(crate) fn end_of(state: &State) -> SegmentEnd {

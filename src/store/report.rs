@@ -196,6 +196,7 @@ pub struct CheckpointReport {
 impl fmt::Display for CheckpointReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
+            None if self.seq == Seq::ZERO => f.write_str("nothing was committed yet that a checkpoint could hold")?,
             None => write!(f, "the newest checkpoint holds seq {} already", self.seq)?,
             Some(file) => {
                 let (records, bytes) = (self.records, self.bytes);

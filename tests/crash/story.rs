@@ -32,9 +32,13 @@ pub(crate) enum Said {
     BackedUp,
     /// A restore into the store's directory was acknowledged.
     Restored,
+    /// The store is about to be closed.
+    Closing,
+    /// That was acknowledged.
+    Closed,
 }
 
-const SAID: [Said; 4] = [Said::Issued, Said::Acked, Said::BackedUp, Said::Restored];
+const SAID: [Said; 6] = [Said::Issued, Said::Acked, Said::BackedUp, Said::Restored, Said::Closing, Said::Closed];
 
 /// What must be there after a crash.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +47,17 @@ pub(crate) struct Promised {
     pub(crate) issued: u64,
     pub(crate) backed_up: Option<u64>,
     pub(crate) restored: bool,
+    /// How far the store was closed behind the last commit.
+    pub(crate) closed: Closed,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Closed {
+    #[default]
+    No,
+    /// It may be, or not.
+    Perhaps,
+    Yes,
 }
 
 /// One run of a workload, as it happened.
@@ -167,10 +182,12 @@ impl Story {
         for mark in self.disk.marks_before(n) {
             let (seq, kind) = (mark / SAID.len() as u64, SAID[(mark % SAID.len() as u64) as usize]);
             match kind {
-                Said::Issued => promised.issued = promised.issued.max(seq),
+                Said::Issued => (promised.issued, promised.closed) = (promised.issued.max(seq), Closed::No),
                 Said::Acked => promised.acked = promised.acked.max(seq),
                 Said::BackedUp => promised.backed_up = promised.backed_up.max(Some(seq)),
                 Said::Restored => promised.restored = true,
+                Said::Closing => promised.closed = promised.closed.max(Closed::Perhaps),
+                Said::Closed => promised.closed = Closed::Yes,
             }
         }
         promised
@@ -289,8 +306,12 @@ impl Story {
 
     pub(crate) fn close(&self, db: DictDb) {
         let seq = db.seq().get();
+        self.say(Said::Closing, seq);
         match db.close() {
-            Ok(_) => self.say(Said::Acked, seq),
+            Ok(_) => {
+                self.say(Said::Acked, seq);
+                self.say(Said::Closed, seq);
+            }
             Err(error) => self.fail("close", &error),
         }
     }

@@ -878,3 +878,36 @@ fn an_old_delta_that_was_written_anew_on_one_line_does_not_hinder_a_restore() {
     let (copy, report) = restore(dir.path()).unwrap();
     assert_eq!((copy.digest(), report.fell_back), (db.digest(), false), "{report}");
 }
+
+/// Looks something up, and notes that it did, before it knows its key.
+struct Found<F>(F);
+
+impl<F: FnOnce()> From<Found<F>> for Key {
+    fn from(found: Found<F>) -> Key {
+        found.0();
+        Key::from(1)
+    }
+}
+
+#[test]
+fn what_a_key_is_made_from_may_itself_use_the_database() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let db = DictDb::new();
+        let table = db.create_table("t", "id").unwrap();
+        let note = || Found(|| drop(table.insert(record! {}).unwrap()));
+        assert!(table.contains_key(note()).unwrap());
+        assert!(table.get(note()).unwrap().is_some() && table.read(note(), |_| ()).unwrap().is_some());
+        assert!(table.delete(note()).unwrap());
+        db.transaction(|tx| {
+            let table = tx.table("t")?;
+            let note = || Found(|| drop(table.insert(record! {}).unwrap()));
+            assert!(!table.contains_key(note())?);
+            assert!(!table.delete(note())?);
+            table.get(note()).map(drop)
+        })
+        .unwrap();
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(std::time::Duration::from_secs(30)).expect("it waits for itself");
+}

@@ -619,3 +619,30 @@ fn opening_can_be_cancelled_and_gives_the_lock_back() {
     assert_eq!(storage.list(Path::new(DIR)).unwrap(), before);
     assert_eq!(options(&storage).open(DIR).unwrap().table("t").unwrap().len().unwrap(), 10_000);
 }
+
+/// Until a segment stands behind the one that is torn, nothing has kept what was torn.
+#[test]
+fn a_torn_tail_is_kept_aside_also_where_a_checkpoint_comes_before_the_first_write() {
+    let storage = MemoryStorage::new();
+    let db = options(&storage).open(DIR).unwrap();
+    commit(&db, 4);
+    drop(db);
+    // The newest commit is torn in its last byte: its head says that all before it was synced.
+    let log = logs(&storage).pop().unwrap();
+    let bytes = storage.read(&log).unwrap();
+    flip(&storage, &log, bytes.iter().rposition(|byte| *byte != 0).unwrap());
+    for _ in 0..2 {
+        let db = options(&storage).open(DIR).unwrap();
+        let report = db.open_report().unwrap();
+        assert!(report.torn.is_some() && report.unproven == 0, "{report}");
+        db.checkpoint().unwrap();
+    }
+    for _ in 0..4 {
+        let db = options(&storage).open(DIR).unwrap();
+        commit(&db, 1);
+        db.checkpoint().unwrap();
+    }
+    assert!(!storage.paths().contains(&log), "superfluous by now");
+    assert_eq!(files(&storage, "dictdb_torn_").len(), 1);
+    assert_eq!(options(&storage).open(DIR).unwrap().open_report().unwrap().torn, None);
+}
