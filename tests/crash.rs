@@ -13,5 +13,7 @@ mod histories;
 mod legacy;
 #[path = "crash/matrix.rs"]
 mod matrix;
+#[path = "crash/pairs.rs"]
+mod pairs;
 #[path = "crash/story.rs"]
 mod story;
