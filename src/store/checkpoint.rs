@@ -125,15 +125,25 @@ impl Store {
         match published {
             Ok((_, bytes)) => Ok((file, bytes)),
             Err(Error::Cancelled) => Err(Error::Closed),
-            Err(error) => Err(error),
+            Err(error) => {
+                // It may be there all the same.
+                self.track().unsure.push(file);
+                Err(error)
+            }
         }
     }
 
-    /// Whether a snapshot is what was written: not just its ends, for what comes before it goes on its word. Read once.
-    fn is_whole(&self, file: &std::path::Path) -> bool {
-        if self.track().verified.iter().any(|known| known == file) {
+    /// Whether a snapshot is what was written: not just its ends, for what comes before it goes on its word. Read once. No
+    /// later sync of the directory makes a name durable that an earlier one has failed for.
+    fn is_a_fallback(&self, file: &std::path::Path) -> bool {
+        let track = self.track();
+        if track.unsure.iter().any(|unsure| unsure == file) {
+            return false;
+        }
+        if track.verified.iter().any(|known| known == file) {
             return true;
         }
+        drop(track);
         let verified = file::verify(&*self.storage, file);
         match &verified {
             Ok(()) => self.track().verify(file.to_owned()),
@@ -176,7 +186,7 @@ impl Store {
         let storage = &*self.storage;
         let found = Directory::read(storage, self.place.dir())?;
         let (sound, _) = snapshots(storage, self.place.dir(), &found)?;
-        let Some(fallback) = sound.iter().skip(1).find(|info| self.is_whole(&info.path)) else { return Ok(0) };
+        let Some(fallback) = sound.iter().skip(1).find(|info| self.is_a_fallback(&info.path)) else { return Ok(0) };
         let line = Line::read(storage, self.place.dir(), &found)?;
         let Some(needed) = line.position(fallback.point).and_then(|at| line.segments.get(at)) else { return Ok(0) };
         let mut older = Vec::new();

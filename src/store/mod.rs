@@ -91,6 +91,8 @@ struct Track {
     published: bool,
     /// Snapshots that were read back whole in this session.
     verified: Vec<PathBuf>,
+    /// Those whose names this session could not make durable.
+    unsure: Vec<PathBuf>,
 }
 
 impl Track {

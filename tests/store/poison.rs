@@ -367,6 +367,39 @@ fn a_checkpoint_that_fails_is_counted_and_the_store_goes_on_without_it() {
     holds(&options(&storage).open(DIR).unwrap(), 11, 0);
 }
 
+/// A crash may take it, and the newest may be damaged then.
+#[test]
+fn a_snapshot_whose_name_may_not_be_durable_is_nobodys_fall_back() {
+    let storage = Sick::default();
+    let db = store(&storage);
+    let snapshots = || {
+        let is_one = |path: &std::path::PathBuf| path.to_string_lossy().contains("/dictdb_snapshot_");
+        storage.files.paths().into_iter().filter(is_one).collect::<Vec<_>>()
+    };
+    db.checkpoint().unwrap();
+    insert(&db, 10).unwrap();
+    storage.once(Op::SyncDir, Ill::Fails(ErrorKind::Other));
+    db.checkpoint().unwrap_err();
+    insert(&db, 11).unwrap();
+    db.checkpoint().unwrap();
+    let [_, unsure, newest] = &snapshots()[..] else { panic!("{:?}", snapshots()) };
+    let files = MemoryStorage::new();
+    for path in storage.files.paths().into_iter().filter(|path| path != unsure) {
+        let mut bytes = storage.files.read(&path).unwrap();
+        if path == *newest {
+            bytes.truncate(200);
+        }
+        files.write(&path, bytes).unwrap();
+    }
+    let after_a_crash = Options::new().storage(files).checkpoint(CheckpointPolicy::manual()).open(DIR).unwrap();
+    assert!(after_a_crash.open_report().unwrap().fell_back);
+    holds(&after_a_crash, 12, 0);
+    // Behind the next one it is superfluous.
+    insert(&db, 12).unwrap();
+    db.checkpoint().unwrap();
+    assert_eq!(snapshots().len(), 2);
+}
+
 #[test]
 fn a_close_that_cannot_seal_says_so_loses_nothing_and_gives_the_lock_back() {
     for op in [Op::Create, Op::Write, Op::Sync, Op::Rename, Op::SyncDir] {
