@@ -120,16 +120,17 @@ impl Store {
         let storage = &*self.storage;
         let fill =
             |sink: &mut Sink| file::write_full(BackupFormat::Binary, self.compression, sink, state, &origin, &watch);
+        // It may be there whatever comes of this.
+        self.track().unsure.push(file.clone());
         let published =
             publish_checked(storage, &file, Existing::RefuseAndKeep, fill, |temp| file::verify(storage, temp));
         match published {
-            Ok((_, bytes)) => Ok((file, bytes)),
-            Err(Error::Cancelled) => Err(Error::Closed),
-            Err(error) => {
-                // It may be there all the same.
-                self.track().unsure.push(file);
-                Err(error)
+            Ok((_, bytes)) => {
+                self.track().unsure.retain(|unsure| *unsure != file);
+                Ok((file, bytes))
             }
+            Err(Error::Cancelled) => Err(Error::Closed),
+            Err(error) => Err(error),
         }
     }
 

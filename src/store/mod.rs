@@ -91,7 +91,7 @@ struct Track {
     published: bool,
     /// Snapshots that were read back whole in this session.
     verified: Vec<PathBuf>,
-    /// Those whose names this session could not make durable.
+    /// Those whose names this session has not made durable.
     unsure: Vec<PathBuf>,
 }
 
