@@ -11,6 +11,8 @@ mod errors;
 mod histories;
 #[path = "crash/legacy.rs"]
 mod legacy;
+#[path = "crash/lives.rs"]
+mod lives;
 #[path = "crash/matrix.rs"]
 mod matrix;
 #[path = "crash/pairs.rs"]
