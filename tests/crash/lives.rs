@@ -223,6 +223,8 @@ impl Life {
         if self.is_rotten || self.has_failed || self.disk.fault_hits() > 0 {
             return;
         }
+        // What is planned would strike this one's own operations.
+        self.disk.clear_faults();
         let is_one = |path: &PathBuf| path.to_string_lossy().contains("/dictdb_snapshot_");
         let snapshots: Vec<_> = self.disk.paths().into_iter().filter(is_one).collect();
         if snapshots.len() < 2 {
