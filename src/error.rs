@@ -290,7 +290,8 @@ pub enum Error {
     #[error("a backup cannot be made from inside on_progress of the same manager: it would wait for itself forever")]
     NestedBackup,
     /// A backup of a handle whose history another one went on with, and backed up in the same directory: of a store that was
-    /// closed and opened again, or only looked at. It would be what restores, and the newer commits would not.
+    /// closed and opened again, or only looked at. It would be what restores, and the newer commits would not. (A manager that
+    /// was made only after its handle was closed takes all that is not of its history for that.)
     #[error(
         "{} holds a backup of {newest}, and this handle, which was closed or only looks on, stands at {stands}: back up \
          the handle that has the store open", dir.display()

@@ -1,5 +1,6 @@
 //! Making one backup: full or delta, into which file, and what the checkpoint is afterwards.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,6 +56,10 @@ pub(crate) struct Chain {
     known: Option<Stamp>,
     /// The files published here since. Any other with a newer stamp is another manager's, or of a backup that failed.
     own: Vec<BackupName>,
+    /// Where each history here began that did not begin empty.
+    parents: BTreeMap<Lineage, Point>,
+    /// The newest stamp in the directory when the handle was last seen to be no closed one: whoever goes on from it comes later.
+    before_close: Option<Stamp>,
 }
 
 /// How a delta can be made now.
@@ -95,7 +100,9 @@ impl Chain {
         let newest = tip.as_ref().map(|tip| tip.point).or_else(last);
         let known = catalog.entries.last().map(|entry| entry.name.stamp);
         let other_version = catalog.is_partly_of_another_version();
-        Ok(Chain { tip, newest, other_version, stamp: None, known, own: Vec::new() })
+        let histories = catalog.entries.iter().filter_map(Entry::history);
+        let parents = histories.filter_map(|history| Some((history.end.lineage, history.parent?))).collect();
+        Ok(Chain { tip, newest, other_version, known, parents, ..Chain::default() })
     }
 
     /// The checkpoint as far as it lies in the history of `state`: commits up to here are covered.
@@ -142,10 +149,18 @@ impl Chain {
             // Written by another manager, perhaps while this one wrote its last; or by this one, in a backup that failed
             // behind its rename and could not take the file back. Restore will build on it, so the chain has to.
             let chain = Chain::open(&*settings.storage, &settings.dir)?;
-            *self = Chain { stamp: self.stamp, ..chain };
+            *self = Chain { stamp: self.stamp, before_close: self.before_close, ..chain };
             names = catalog::names(&*settings.storage, &settings.dir)?;
         }
+        self.note_open(db);
         let (stamp, state) = self.stamp(settings, db, &names)?;
+        if db.is_closed() || db.is_read_only() {
+            // Whoever went on may have backed up since the directory was looked at: that has an older stamp than this.
+            let now = catalog::names(&*settings.storage, &settings.dir)?;
+            if newest(&now) > newest(&names) {
+                return self.back_up(settings, db, wanted);
+            }
+        }
         self.refuse_left_behind(settings, db, &state)?;
         let outline = state.outline();
         self.back_up_state(settings, db, (stamp, state), wanted, &names, started).map(|report| (report, outline))
@@ -155,13 +170,34 @@ impl Chain {
     /// and opened again, or only looked at. It would get the newest name, and be what restores.
     fn refuse_left_behind(&self, settings: &Settings, db: &DictDb, state: &State) -> Result<()> {
         let Some(newest) = self.newest.filter(|_| self.checkpoint(state).is_none()) else { return Ok(()) };
-        let is_beyond = newest.lineage == state.identity.lineage && newest.seq > state.seq;
+        let is_later = db.is_closed() && self.known > self.before_close;
         // (One that has its store open may be behind what is here: it was put back from a copy, and goes on.)
-        if db.is_closed() || (is_beyond && db.is_read_only()) {
+        if is_later || (db.is_read_only() && newest.seq > state.seq && self.descends(newest.lineage, state)) {
             let (dir, stands) = (settings.dir.clone(), Box::new(state.point()));
             return Err(Error::LeftBehind { dir, newest: Box::new(newest), stands });
         }
         Ok(())
+    }
+
+    /// For a moment behind one at which the directory was looked at.
+    pub(crate) fn note_open(&mut self, db: &DictDb) {
+        if !db.is_closed() {
+            self.before_close = self.known;
+        }
+    }
+
+    /// Whether a history is that of `state`, or the one that it began in, or began in one of the two.
+    fn descends(&self, mut lineage: Lineage, state: &State) -> bool {
+        let parent = state.identity.parent.map(|parent| parent.lineage);
+        // What files say may go round in a circle.
+        for _ in 0..=self.parents.len() {
+            if lineage == state.identity.lineage || Some(lineage) == parent {
+                return true;
+            }
+            let Some(parent) = self.parents.get(&lineage) else { return false };
+            lineage = parent.lineage;
+        }
+        false
     }
 
     /// What it makes is let go of as it is written.

@@ -182,7 +182,8 @@ impl BackupManagerBuilder {
             return Err(Error::StoreDirectory { dir: self.dir });
         }
         create_dir(&*self.storage, &self.dir)?;
-        let chain = Chain::open(&*self.storage, &self.dir)?;
+        let mut chain = Chain::open(&*self.storage, &self.dir)?;
+        chain.note_open(&self.db);
         let state = self.db.read_in_passing().clone();
         let record = Track { last: chain.last(&state), deltas: chain.deltas(&state), ..Track::default() };
         let settings = Settings {
@@ -509,7 +510,15 @@ impl Inner {
             tracing::debug!("nothing was committed since the last backup, and its files are there");
             return Ok(None);
         }
-        let (report, state) = chain.back_up(&self.settings, &self.db, wanted)?;
+        let (report, state) = match chain.back_up(&self.settings, &self.db, wanted) {
+            Err(Error::LeftBehind { newest, stands, .. })
+                if cause != Cause::Manual && newest.lineage == stands.lineage && newest.seq >= stands.seq =>
+            {
+                tracing::debug!("the handle that went on has backed up what this one holds");
+                return Ok(None);
+            }
+            made => made?,
+        };
         let (last, deltas) = (chain.last(&state), chain.deltas(&state));
         *lock(&self.record) = Track { failures: 0, last_failure: None, last, deltas };
         tracing::info!("{report}");

@@ -67,9 +67,11 @@ impl DictDb {
     pub fn close(self) -> Result<DurabilityReport> {
         if let Access::Store(store) = &self.shared.access {
             self.refuse_inside_transaction()?;
+            // Without the writers' lock, and while the syncer goes on: a checkpoint may take long to break off, and its storage
+            // may itself write to the database.
+            store.stop_checkpoints();
             // Nothing is appended from here on. What a panic inside the engine left in memory is not sealed.
             let writer = self.shared.writer.lock();
-            // Not before: while this waited, whoever went on to commit had its interval's syncs.
             store.stop();
             let end = if writer.is_ok() { Some(end_of(&self.read())) } else { None };
             let _writer = writer.unwrap_or_else(PoisonError::into_inner);

@@ -24,7 +24,7 @@ impl DictDb {
     /// Writes a checkpoint of an opened store by hand: a snapshot of the state as it stands now, read back and checked,
     /// after which the snapshots and log segments that only older ones needed are removed. One older snapshot and its
     /// log are kept, in case the newest is ever damaged. Writers go on meanwhile. Where nothing was committed since the
-    /// newest checkpoint, nothing is written.
+    /// newest checkpoint, nothing is written, and nothing removed unless this session has written one.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -157,13 +157,13 @@ impl Store {
     /// history that nothing ties to theirs, which somebody put here. Gives how many such files there are.
     fn retire(&self, removed: &mut Vec<PathBuf>) -> Result<usize> {
         self.place.check()?;
-        let leftovers = std::mem::take(&mut self.track().leftovers);
+        let leftovers = self.track().leftovers.clone();
         let mut hindered = Ok(());
         for file in leftovers {
-            if let Err(error) = self.remove(file.clone(), removed) {
+            match self.remove(file.clone(), removed) {
+                Ok(()) => self.track().leftovers.retain(|left| *left != file),
                 // The next checkpoint tries again; what is superfluous goes all the same.
-                self.track().leftovers.push(file);
-                hindered = hindered.and(Err(error));
+                Err(error) => hindered = hindered.and(Err(error)),
             }
         }
         let foreign = self.retire_older(removed)?;

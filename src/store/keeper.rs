@@ -118,11 +118,18 @@ pub(crate) struct Keepers {
     checkpointer: Keeper,
     /// The log's bytes behind the newest checkpoint at which `checkpointer` next looks whether one is due.
     look_at: AtomicU64,
+    /// Those at which one that failed is tried again, whoever woke the thread meanwhile; 0 behind none that failed.
+    retry_at: AtomicU64,
 }
 
 impl Default for Keepers {
     fn default() -> Keepers {
-        Keepers { syncer: Keeper::default(), checkpointer: Keeper::default(), look_at: AtomicU64::new(u64::MAX) }
+        Keepers {
+            syncer: Keeper::default(),
+            checkpointer: Keeper::default(),
+            look_at: AtomicU64::new(u64::MAX),
+            retry_at: AtomicU64::new(0),
+        }
     }
 }
 
@@ -141,7 +148,12 @@ impl Keepers {
 
     /// A checkpoint was written, by whomever: that earlier ones failed is no reason to wait any longer.
     pub(crate) fn checkpointed(&self) {
+        self.retry_at.store(0, Ordering::Relaxed);
         self.look_at.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stop_checkpoints(&self) {
+        self.checkpointer.stop();
     }
 
     /// The syncer last: a checkpoint may take long to break off.
@@ -221,6 +233,7 @@ fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
     let log_bytes = store.log_bytes();
     let mut next = look_every();
     if log_bytes > 0
+        && log_bytes >= store.keepers.retry_at.load(Ordering::Relaxed)
         && (store.checkpoint_due() || many())
         && let Err(error) = catch_panics("write a checkpoint in", store.place.dir(), || db.checkpoint())
         && !matches!(error, Error::Closed)
@@ -228,6 +241,7 @@ fn checkpoint_round(db: &DictDb, store: &Store, probe: &mut Option<State>) {
         tracing::error!("no checkpoint could be written: {error}");
         // Not at every look: what hinders it may take long to mend, and each try costs a snapshot.
         next = next.max(store.log_bytes() / 4);
+        store.keepers.retry_at.store(store.log_bytes().saturating_add(next), Ordering::Relaxed);
     }
     store.keepers.look_at.store(store.log_bytes().saturating_add(next), Ordering::Relaxed);
 }

@@ -437,6 +437,12 @@ impl Store {
         self.place.is_given_back()
     }
 
+    /// Ends the thread that writes checkpoints, and breaks off one under way.
+    pub(crate) fn stop_checkpoints(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.keepers.stop_checkpoints();
+    }
+
     /// Ends the store's threads.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);

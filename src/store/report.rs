@@ -189,7 +189,7 @@ pub struct CheckpointReport {
     /// Files that it made superfluous and removed.
     pub removed: Vec<PathBuf>,
     /// Why not all of them were removed: an error, or how many are of a history that nothing ties to this store's, as where
-    /// somebody copied them here. The next checkpoint tries again.
+    /// somebody copied them here. The next checkpoint tries again; in another session, the next one that writes a snapshot.
     pub not_removed: Option<String>,
 }
 

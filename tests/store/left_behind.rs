@@ -1,7 +1,10 @@
 //! Managers of handles that another one has gone on from: closed ones, and those that only look on.
 
 use dictdb::sim::{Fault, Repeat, SimStorage};
-use dictdb::{BackupFormat, BackupManager, CheckpointPolicy, DictDb, Error, Key, Options, RestoreOptions, record};
+use dictdb::{
+    BackupFormat, BackupManager, CheckpointPolicy, DictDb, DirEntry, Error, Key, MemoryStorage, Options,
+    RestoreOptions, Storage, record,
+};
 
 fn options(disk: &SimStorage) -> Options {
     Options::new().storage(disk.clone()).checkpoint(CheckpointPolicy::manual()).preallocate_bytes(1_024)
@@ -90,4 +93,141 @@ fn a_manager_that_is_dropped_behind_a_close_hides_nothing_with_the_change_that_w
     drop((old, table));
     let (restored, report) = RestoreOptions::new().storage(disk).restore("backups").unwrap();
     assert_eq!(ids(&restored), [Key::from(1), Key::from(2)], "{report}");
+}
+
+fn manager(disk: &SimStorage, db: &DictDb) -> BackupManager {
+    BackupManager::builder(db, "backups").storage(disk.clone()).build().unwrap()
+}
+
+fn restored(disk: &SimStorage) -> Vec<Key> {
+    ids(&RestoreOptions::new().storage(disk.clone()).restore("backups").unwrap().0)
+}
+
+fn insert(db: &DictDb, id: i64) {
+    let table = db.table("t").or_else(|_| db.create_table("t", "id")).unwrap();
+    table.insert(record! { "id": id }).unwrap();
+}
+
+#[test]
+fn the_last_backup_behind_a_close_is_made_whatever_history_the_directory_had_before() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 1);
+    manager(&disk, &db).backup_now().unwrap();
+    insert(&db, 2);
+    drop(db); // a crash: what comes next is another history
+    let db = options(&disk).open("data").unwrap();
+    let last = manager(&disk, &db);
+    insert(&db, 3);
+    last.notify_change().unwrap();
+    db.close().unwrap();
+    last.stop().unwrap();
+    assert_eq!(restored(&disk), [Key::from(1), Key::from(2), Key::from(3)]);
+
+    // The same where the directory is that of DictDB 1.11 which the store was made of.
+    let disk = SimStorage::new();
+    let document = r#"{"tables": {"t": {"primary_key": "id", "schema": null, "records": [{"id": 1}]}}}"#;
+    disk.write("backups/dictdb_backup_1700000000_000000.json", document.as_bytes()).unwrap();
+    RestoreOptions::new().storage(disk.clone()).restore_into("backups", "data").unwrap();
+    let db = options(&disk).open("data").unwrap();
+    let last = manager(&disk, &db);
+    insert(&db, 2);
+    db.close().unwrap();
+    last.backup_now().unwrap();
+    assert_eq!(restored(&disk), [Key::from(1), Key::from(2)]);
+}
+
+/// The history of a look is one of its own, and so is that of each session behind one that was not closed.
+#[test]
+fn a_look_hides_no_backup_of_the_store_whatever_history_that_is_of() {
+    for is_live in [true, false] {
+        let disk = SimStorage::new();
+        let db = options(&disk).open("data").unwrap();
+        insert(&db, 1);
+        manager(&disk, &db).backup_now().unwrap();
+        let mut live = Some(db);
+        if !is_live {
+            live.take().map(DictDb::close).unwrap().unwrap();
+        }
+        let look = manager(&disk, &options(&disk).open_read_only("data").unwrap());
+        for id in 2..4 {
+            let db = live.take().unwrap_or_else(|| options(&disk).open("data").unwrap());
+            insert(&db, id);
+            manager(&disk, &db).backup_now().unwrap();
+        }
+        let refused = look.backup_full();
+        assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{is_live}: {refused:?}");
+        assert_eq!(restored(&disk), [Key::from(1), Key::from(2), Key::from(3)]);
+    }
+}
+
+type Hook = std::sync::Arc<std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// Does something of the test's behind a listing, once.
+#[derive(Clone, Default)]
+struct Between {
+    files: MemoryStorage,
+    hook: Hook,
+}
+
+impl std::fmt::Debug for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Between")
+    }
+}
+
+impl Storage for Between {
+    left_to_files! { create_dir_all create open rename rename_new remove sync_dir lock }
+    fn list(&self, path: &std::path::Path) -> std::io::Result<Vec<DirEntry>> {
+        let found = self.files.list(path);
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        found
+    }
+}
+
+#[test]
+fn a_backup_that_another_handle_makes_between_a_look_at_the_directory_and_the_stamp_is_not_hidden() {
+    let storage = Between::default();
+    let files = storage.files.clone();
+    let open = {
+        let options = Options::new().storage(files.clone()).checkpoint(CheckpointPolicy::manual());
+        move || options.open("data").unwrap()
+    };
+    let db = open();
+    insert(&db, 1);
+    let old = BackupManager::builder(&db, "backups").storage(storage.clone()).build().unwrap();
+    old.backup_now().unwrap();
+    let others = files.clone();
+    *storage.hook.lock().unwrap() = Some(Box::new(move || {
+        db.close().unwrap();
+        let db = open();
+        insert(&db, 2);
+        BackupManager::builder(&db, "backups").storage(others).build().unwrap().backup_now().unwrap();
+    }));
+    let refused = old.backup_now();
+    assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
+    assert_eq!(ids(&RestoreOptions::new().storage(files).restore("backups").unwrap().0), [Key::from(1), Key::from(2)]);
+}
+
+#[test]
+fn a_change_that_the_handle_which_went_on_has_backed_up_is_no_failure_of_the_manager_that_is_left_behind() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 1);
+    let old = manager(&disk, &db);
+    old.backup_now().unwrap();
+    insert(&db, 2);
+    old.notify_change().unwrap();
+    db.close().unwrap();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 3);
+    manager(&disk, &db).backup_now().unwrap();
+    for _ in 0..2 {
+        assert!(old.stop().unwrap().is_none());
+        assert_eq!(old.status().consecutive_failures, 0);
+    }
+    assert!(matches!(old.backup_now(), Err(Error::LeftBehind { .. })), "by hand it is");
 }
