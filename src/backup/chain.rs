@@ -70,7 +70,7 @@ struct Join {
 
 impl Chain {
     /// Finds out what the directory holds already.
-    pub(crate) fn open(storage: &dyn Storage, dir: &Path) -> Result<Chain> {
+    pub(crate) fn open(storage: &dyn Storage, dir: &Path, db: &DictDb) -> Result<Chain> {
         let mut catalog = Catalog::read(storage, dir, Trust::default())?;
         let mut checked = Vec::new();
         let tip = loop {
@@ -100,6 +100,8 @@ impl Chain {
         let newest = tip.as_ref().map(|tip| tip.point).or_else(last);
         let known = catalog.entries.last().map(|entry| entry.name.stamp);
         let other_version = catalog.is_partly_of_another_version();
+        // A store that was put back from a copy has no part in what was backed up behind that.
+        let tip = tip.filter(|tip| db.may_have_been_at(tip.point));
         let histories = catalog.entries.iter().filter_map(Entry::history);
         let parents = histories.filter_map(|history| Some((history.end.lineage, history.parent?))).collect();
         Ok(Chain { tip, newest, other_version, known, parents, ..Chain::default() })
@@ -148,9 +150,14 @@ impl Chain {
         } else {
             // Written by another manager, perhaps while this one wrote its last; or by this one, in a backup that failed
             // behind its rename and could not take the file back. Restore will build on it, so the chain has to.
-            let chain = Chain::open(&*settings.storage, &settings.dir)?;
+            let chain = Chain::open(&*settings.storage, &settings.dir, db)?;
             *self = Chain { stamp: self.stamp, before_close: self.before_close, ..chain };
             names = catalog::names(&*settings.storage, &settings.dir)?;
+        }
+        if self.tip.as_ref().is_some_and(|tip| !is_whole(tip, &names)) {
+            // A full backup names as its base what is there.
+            let found = Chain::open(&*settings.storage, &settings.dir, db)?;
+            (self.newest, self.parents) = (found.newest, found.parents);
         }
         self.note_open(db);
         let (stamp, state) = self.stamp(settings, db, &names)?;

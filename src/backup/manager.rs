@@ -182,7 +182,7 @@ impl BackupManagerBuilder {
             return Err(Error::StoreDirectory { dir: self.dir });
         }
         create_dir(&*self.storage, &self.dir)?;
-        let mut chain = Chain::open(&*self.storage, &self.dir)?;
+        let mut chain = Chain::open(&*self.storage, &self.dir, &self.db)?;
         chain.note_open(&self.db);
         let state = self.db.read_in_passing().clone();
         let record = Track { last: chain.last(&state), deltas: chain.deltas(&state), ..Track::default() };

@@ -283,7 +283,8 @@ impl RestoreOptions {
 
     /// Leaves the files of one history in the catalog: lineages that parents and bases tie together are one.
     fn keep_one_history(&self, dir: &Path, catalog: &mut Catalog) -> Result<()> {
-        let mut histories: Vec<BTreeSet<Lineage>> = Vec::new();
+        // Each with the lineage of its newest file, under which it can be asked for.
+        let mut histories: Vec<(Lineage, BTreeSet<Lineage>)> = Vec::new();
         for entry in &catalog.entries {
             let Some(lineage) = entry.lineage() else { continue };
             let history = entry.history();
@@ -293,24 +294,25 @@ impl RestoreOptions {
             let ties = [history.and_then(|h| h.parent), base];
             let mut own: BTreeSet<Lineage> = ties.into_iter().flatten().map(|point| point.lineage).collect();
             own.insert(lineage);
-            let (tied, apart): (Vec<_>, Vec<_>) = histories.into_iter().partition(|other| !other.is_disjoint(&own));
-            own.extend(tied.into_iter().flatten());
+            let (tied, apart): (Vec<_>, Vec<_>) =
+                histories.into_iter().partition(|(_, other)| !other.is_disjoint(&own));
+            own.extend(tied.into_iter().flat_map(|(_, lineages)| lineages));
             histories = apart;
-            histories.push(own);
+            histories.push((lineage, own));
         }
         let several = |wanted: Option<Lineage>| Error::SeveralHistories {
             dir: dir.to_owned(),
             wanted,
-            lineages: histories.iter().filter_map(|history| history.first().copied()).collect(),
+            lineages: histories.iter().map(|(newest, _)| *newest).collect(),
         };
         let kept = match self.lineage {
             Some(wanted) => {
-                let found = histories.iter().find(|history| history.contains(&wanted));
-                found.ok_or_else(|| several(Some(wanted)))?
+                let found = histories.iter().find(|(_, history)| history.contains(&wanted));
+                &found.ok_or_else(|| several(Some(wanted)))?.1
             }
             None if histories.len() > 1 => return Err(several(None)),
             None => match histories.first() {
-                Some(only) => only,
+                Some((_, only)) => only,
                 None => return Ok(()),
             },
         };

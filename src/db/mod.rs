@@ -87,6 +87,8 @@ struct Shared {
     backed_up: AtomicU64,
     /// The newest stamp that one of each directory got. Held while it does, and gets its state.
     backup_stamps: Mutex<HashMap<PathBuf, Stamp>>,
+    /// The seq of the newest state that was given out for a backup.
+    backing_up_to: AtomicU64,
 }
 
 /// What becomes of commits beyond memory.
@@ -180,6 +182,7 @@ impl DictDb {
             access,
             backed_up: AtomicU64::new(0),
             backup_stamps: Mutex::default(),
+            backing_up_to: AtomicU64::new(0),
         });
         let owner = is_store.then(|| Arc::new(Owner { shared: Arc::downgrade(&shared) }));
         DictDb { _owner: owner, shared }
@@ -229,7 +232,20 @@ impl DictDb {
         let stamp = Stamp::next(wall, known.max(stamps.get(dir).copied()))?;
         i64::try_from(stamp.get()).ok()?;
         stamps.insert(dir.to_owned(), stamp);
-        Some((stamp, self.read_in_passing().clone()))
+        let state = self.read_in_passing().clone();
+        self.shared.backing_up_to.fetch_max(state.seq.get(), Ordering::Relaxed);
+        Some((stamp, state))
+    }
+
+    /// Whether a backup that leads to this point can be of this database, should it be of its history. Beyond the point at
+    /// which a store was opened it has to be of this session.
+    pub(crate) fn may_have_been_at(&self, point: Point) -> bool {
+        let Some(opened) = self.open_report().map(|report| report.point) else { return true };
+        if point.lineage != opened.lineage || point.seq < opened.seq {
+            return true;
+        }
+        point == opened
+            || point.seq > opened.seq && point.seq.get() <= self.shared.backing_up_to.load(Ordering::Relaxed)
     }
 
     /// Makes a table, as a commit of its own. A `&str` definition is the name of the primary key.

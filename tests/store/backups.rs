@@ -422,3 +422,75 @@ fn full_backups_without_deltas_read_nothing_of_the_log() {
     assert!(report.bridge.is_some() && storage.segments.load(Ordering::Relaxed) > 0, "a bridge comes out of it");
     assert_eq!(restored(&storage.files).digest(), db.digest());
 }
+
+/// Of the two only one lives on; what the other had is given up.
+#[test]
+fn a_store_put_back_from_a_copy_and_gone_on_past_the_old_tip_makes_backups_that_restore() {
+    for format in FORMATS {
+        let storage = MemoryStorage::new();
+        let db = options(&storage).open(DIR).unwrap();
+        commit(&db, 2);
+        manager(&db, &storage, format).backup_now().unwrap();
+        db.close().unwrap();
+        let copied = copy(&storage);
+        let db = options(&storage).open(DIR).unwrap();
+        commit(&db, 1);
+        manager(&db, &storage, format).backup_now().unwrap();
+        db.close().unwrap();
+
+        let db = options(&copied).open(DIR).unwrap();
+        let table = db.table("t").unwrap();
+        for id in 100..105 {
+            table.insert(record! { "id": id }).unwrap();
+        }
+        let manager = manager(&db, &storage, format);
+        assert!(manager.status().last_success.is_none(), "what is there was given up");
+        for _ in 0..3 {
+            manager.backup_now().unwrap();
+            assert_eq!(restored(&storage).digest(), db.digest(), "{format}");
+            table.upsert(record! { "id": 100, "text": "changed" }).unwrap();
+        }
+        // Two of those behind the first were deltas.
+        assert_eq!(manager.status().deltas_since_full, 2);
+    }
+}
+
+#[test]
+fn a_full_backup_behind_one_that_was_removed_ties_in_with_what_is_there() {
+    let storage = MemoryStorage::new();
+    let manager = |db: &DictDb| BackupManager::builder(db, BACKUPS).storage(storage.clone()).build().unwrap();
+    let old = DictDb::new();
+    commit(&old, 1);
+    manager(&old).backup_full().unwrap();
+    // A fresh database takes the directory over.
+    let new = DictDb::new();
+    commit(&new, 3);
+    let of_new = manager(&new);
+    let first = of_new.backup_full().unwrap();
+    storage.remove(&first.file).unwrap();
+    of_new.backup_full().unwrap();
+    assert_eq!(restored(&storage).digest(), new.digest());
+}
+
+#[test]
+fn each_lineage_that_is_told_where_there_are_several_can_be_restored() {
+    for _ in 0..10 {
+        let (storage, elsewhere) = (MemoryStorage::new(), MemoryStorage::new());
+        let back_up = |storage: &MemoryStorage| {
+            let db = DictDb::new();
+            commit(&db, 1);
+            BackupManager::builder(&db, BACKUPS).storage(storage.clone()).build().unwrap().backup_full().unwrap().file
+        };
+        let first = back_up(&storage);
+        back_up(&storage); // takes over from the first, which goes
+        storage.remove(&first).unwrap();
+        let stranger = back_up(&elsewhere);
+        storage.write(&stranger, elsewhere.read(&stranger).unwrap()).unwrap();
+        let refused = RestoreOptions::new().storage(storage.clone()).restore(BACKUPS);
+        let Err(Error::SeveralHistories { lineages, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(lineages.len(), 2);
+        for lineage in lineages {
+            RestoreOptions::new().storage(storage.clone()).lineage(lineage).restore(BACKUPS).unwrap();
+        }
+    }
+}
