@@ -53,6 +53,8 @@ mod damage;
 mod damage_shapes;
 #[path = "store/directories.rs"]
 mod directories;
+#[path = "store/hooked.rs"]
+mod hooked;
 #[path = "store/keepers.rs"]
 mod keepers;
 #[path = "store/kill.rs"]

@@ -1,15 +1,18 @@
 //! What a store does by itself, whatever stands in its way: syncs of an interval, checkpoints, tidying up.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dictdb::{
     BackupFormat, BackupManager, CheckpointPolicy, Clock, DictDb, Durability, ManualClock, MemoryStorage, Options,
-    ReadFile, Storage, SystemClock, Timestamp, record,
+    SystemClock, Timestamp, record,
 };
+
+use super::hooked::{Hooked, Op};
 
 const DIR: &str = "/data";
 const A_MILLISECOND: Durability = Durability::Interval(Duration::from_millis(1));
@@ -17,27 +20,6 @@ const AGES: Duration = Duration::from_secs(10);
 
 fn is_snapshot(path: &Path) -> bool {
     path.file_name().unwrap().to_string_lossy().contains("dictdb_snapshot_")
-}
-
-/// Holds up whoever reads back a snapshot that was just written.
-#[derive(Clone, Debug, Default)]
-struct Slow {
-    files: MemoryStorage,
-    reading: Arc<AtomicBool>,
-    go_on: Arc<AtomicBool>,
-}
-
-impl Storage for Slow {
-    left_to_files! { create_dir_all list create rename rename_new remove sync_dir lock }
-    fn open(&self, path: &Path) -> std::io::Result<Box<dyn ReadFile>> {
-        if is_snapshot(path) {
-            self.reading.store(true, Ordering::SeqCst);
-            while !self.go_on.load(Ordering::SeqCst) {
-                thread::yield_now();
-            }
-        }
-        self.files.open(path)
-    }
 }
 
 /// The commits that `db` has acknowledged by now become durable, within ages.
@@ -54,11 +36,22 @@ fn becomes_durable(db: &DictDb) -> Result<(), String> {
 
 #[test]
 fn an_interval_holds_for_commits_made_while_a_close_waits_for_a_checkpoint() {
-    let storage = Slow::default();
+    // Whoever reads back a snapshot that was just written is held up.
+    let (reading, go_on) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (is_reading, may_go_on) = (Arc::clone(&reading), Arc::clone(&go_on));
+    let storage = Hooked::new(move |op, path| {
+        if op == Op::Open && is_snapshot(path) {
+            is_reading.store(true, Ordering::SeqCst);
+            while !may_go_on.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+        }
+        Ok(())
+    });
     let policy = CheckpointPolicy::automatic().log_bytes(1_000);
-    let db = Options::new().storage(storage.clone()).durability(A_MILLISECOND).checkpoint(policy).open(DIR).unwrap();
+    let db = Options::new().storage(storage).durability(A_MILLISECOND).checkpoint(policy).open(DIR).unwrap();
     let table = db.create_table("t", "id").unwrap();
-    while !storage.reading.load(Ordering::SeqCst) {
+    while !reading.load(Ordering::SeqCst) {
         table.insert(record! { "text": "x".repeat(100) }).unwrap();
         thread::yield_now();
     }
@@ -75,7 +68,7 @@ fn an_interval_holds_for_commits_made_while_a_close_waits_for_a_checkpoint() {
             thread::sleep(Duration::from_millis(2));
             becomes_durable(&db)
         });
-        storage.go_on.store(true, Ordering::SeqCst);
+        go_on.store(true, Ordering::SeqCst);
         is_over.store(true, Ordering::SeqCst);
         commits.join().unwrap();
         outcome
@@ -116,33 +109,20 @@ fn a_clock_that_panics_once_ends_no_interval() {
     }
 }
 
-/// Each reading of a snapshot takes a minute.
-#[derive(Clone, Debug)]
-struct Large {
-    files: MemoryStorage,
-    clock: ManualClock,
-    written: Arc<AtomicU64>,
-}
-
-impl Storage for Large {
-    left_to_files! { create_dir_all list create rename remove sync_dir lock }
-    fn open(&self, path: &Path) -> std::io::Result<Box<dyn ReadFile>> {
-        if is_snapshot(path) {
-            self.clock.advance(Duration::from_secs(60));
-        }
-        self.files.open(path)
-    }
-    fn rename_new(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.written.fetch_add(u64::from(is_snapshot(to)), Ordering::SeqCst);
-        self.files.rename_new(from, to)
-    }
-}
-
 #[test]
 fn the_time_that_reading_the_snapshot_takes_calls_for_no_checkpoints() {
     let clock = ManualClock::new(Timestamp::from_micros(1_000_000_000));
-    let storage = Large { files: MemoryStorage::new(), clock: clock.clone(), written: Arc::default() };
-    let options = Options::new().storage(storage.clone()).clock(clock).durability(Durability::Manual);
+    let written = Arc::new(AtomicU64::new(0));
+    let (passes, published) = (clock.clone(), Arc::clone(&written));
+    let storage = Hooked::new(move |op, path| {
+        match op {
+            Op::Open if is_snapshot(path) => passes.advance(Duration::from_secs(60)),
+            Op::Publish if is_snapshot(path) => _ = published.fetch_add(1, Ordering::SeqCst),
+            _ => {}
+        }
+        Ok(())
+    });
+    let options = Options::new().storage(storage).clock(clock).durability(Durability::Manual);
     let text = "x".repeat(1_000);
     let fill = |db: &DictDb, mebibytes: i64| {
         let table = db.table("t").unwrap();
@@ -158,44 +138,26 @@ fn the_time_that_reading_the_snapshot_takes_calls_for_no_checkpoints() {
 
     // By this clock the two mebibytes are replayed in no time.
     let db = options.checkpoint(CheckpointPolicy::automatic()).open(DIR).unwrap();
-    let before = storage.written.load(Ordering::SeqCst);
+    let before = written.load(Ordering::SeqCst);
     for _ in 0..10 {
         fill(&db, 4);
         thread::sleep(Duration::from_millis(20));
     }
     drop(db);
-    assert_eq!(storage.written.load(Ordering::SeqCst), before, "of 64 MiB of log there were 42");
-}
-
-/// Removes no temporary file, for a while, and panics where it is to make a snapshot, for another.
-#[derive(Clone, Debug, Default)]
-struct Stubborn {
-    files: MemoryStorage,
-    keeps: Arc<AtomicBool>,
-    panics: Arc<AtomicBool>,
-    tried: Arc<AtomicU64>,
-}
-
-impl Storage for Stubborn {
-    left_to_files! { create_dir_all list open rename rename_new sync_dir lock }
-    fn create(&self, path: &Path) -> std::io::Result<Box<dyn dictdb::WriteFile>> {
-        if is_snapshot(path) && self.panics.load(Ordering::SeqCst) {
-            self.tried.fetch_add(1, Ordering::SeqCst);
-            panic!("the storage panics");
-        }
-        self.files.create(path)
-    }
-    fn remove(&self, path: &Path) -> std::io::Result<()> {
-        if path.extension().is_some_and(|end| end == "tmp") && self.keeps.load(Ordering::SeqCst) {
-            return Err(std::io::ErrorKind::PermissionDenied.into());
-        }
-        self.files.remove(path)
-    }
+    assert_eq!(written.load(Ordering::SeqCst), before, "of 64 MiB of log there were 42");
 }
 
 #[test]
 fn leftovers_that_cannot_be_removed_hold_up_nothing_and_go_with_a_later_checkpoint() {
-    let storage = Stubborn::default();
+    let keeps = Arc::new(AtomicBool::new(false));
+    let stubborn = Arc::clone(&keeps);
+    let storage = Hooked::new(move |op, path| {
+        let is_leftover = path.extension().is_some_and(|end| end == "tmp");
+        match op {
+            Op::Remove if is_leftover && stubborn.load(Ordering::SeqCst) => Err(ErrorKind::PermissionDenied.into()),
+            _ => Ok(()),
+        }
+    });
     let leftovers = || {
         let is_one = |path: &PathBuf| path.extension().is_some_and(|end| end == "tmp");
         storage.files.paths().into_iter().filter(is_one).count()
@@ -205,7 +167,7 @@ fn leftovers_that_cannot_be_removed_hold_up_nothing_and_go_with_a_later_checkpoi
     }
     let db = Options::new().storage(storage.clone()).checkpoint(CheckpointPolicy::manual()).open(DIR).unwrap();
     let table = db.create_table("t", "id").unwrap();
-    storage.keeps.store(true, Ordering::SeqCst);
+    keeps.store(true, Ordering::SeqCst);
     for removed in [0, 0, 1] {
         table.insert(record! {}).unwrap();
         let report = db.checkpoint().unwrap();
@@ -216,15 +178,22 @@ fn leftovers_that_cannot_be_removed_hold_up_nothing_and_go_with_a_later_checkpoi
             "superfluous snapshots go all the same: {report}"
         );
     }
-    storage.keeps.store(false, Ordering::SeqCst);
+    keeps.store(false, Ordering::SeqCst);
     let report = db.checkpoint().unwrap();
     assert_eq!((leftovers(), report.removed.len(), report.not_removed), (0, 3, None));
 }
 
 #[test]
 fn an_automatic_checkpoint_that_panics_is_counted_and_not_tried_at_every_look() {
-    let storage = Stubborn::default();
-    storage.panics.store(true, Ordering::SeqCst);
+    let tried = Arc::new(AtomicU64::new(0));
+    let tries = Arc::clone(&tried);
+    let storage = Hooked::new(move |op, path| {
+        if op == Op::Create && is_snapshot(path) {
+            tries.fetch_add(1, Ordering::SeqCst);
+            panic!("the storage panics");
+        }
+        Ok(())
+    });
     let policy = CheckpointPolicy::automatic().log_bytes(1 << 20);
     let options = Options::new().storage(storage.clone()).durability(Durability::Manual).checkpoint(policy);
     let db = options.open(DIR).unwrap();
@@ -239,40 +208,31 @@ fn an_automatic_checkpoint_that_panics_is_counted_and_not_tried_at_every_look() 
         thread::sleep(Duration::from_micros(100));
     }
     let report = db.durability_report();
-    assert!(report.checkpoint_failures <= storage.tried.load(Ordering::SeqCst));
+    assert!(report.checkpoint_failures <= tried.load(Ordering::SeqCst));
     assert!(report.last_checkpoint_failure.is_some_and(|why| why.contains("panicked")));
-    let (before, tries) = (db.durability_report().log_bytes, storage.tried.load(Ordering::SeqCst));
+    let (before, tries) = (db.durability_report().log_bytes, tried.load(Ordering::SeqCst));
     while db.durability_report().log_bytes < 8 * before {
         table.upsert(record! { "id": commits % 10, "text": text.as_str() }).unwrap();
         commits += 1;
     }
     // One each quarter more: nine and a bit for a log that grows to eight times its length. A look comes each 64 KiB.
-    let tries = storage.tried.load(Ordering::SeqCst) - tries;
+    let tries = tried.load(Ordering::SeqCst) - tries;
     assert!(tries <= 11, "{tries} tries from {before} bytes of log on");
-}
-
-/// Each try takes a while, in which the log grows by many looks.
-#[derive(Clone, Debug, Default)]
-struct Full {
-    files: MemoryStorage,
-    tried: Arc<AtomicU64>,
-}
-
-impl Storage for Full {
-    left_to_files! { create_dir_all list open rename rename_new remove sync_dir lock }
-    fn create(&self, path: &Path) -> std::io::Result<Box<dyn dictdb::WriteFile>> {
-        if is_snapshot(path) {
-            self.tried.fetch_add(1, Ordering::SeqCst);
-            thread::sleep(Duration::from_millis(20));
-            return Err(std::io::ErrorKind::StorageFull.into());
-        }
-        self.files.create(path)
-    }
 }
 
 #[test]
 fn an_automatic_checkpoint_that_fails_is_not_tried_again_at_once_though_the_log_grew_meanwhile() {
-    let storage = Full::default();
+    // Each try takes a while, in which the log grows by many looks.
+    let tried = Arc::new(AtomicU64::new(0));
+    let tries = Arc::clone(&tried);
+    let storage = Hooked::new(move |op, path| {
+        if op == Op::Create && is_snapshot(path) {
+            tries.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(20));
+            return Err(ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    });
     let policy = CheckpointPolicy::automatic().log_bytes(1 << 20);
     let options = Options::new().storage(storage.clone()).durability(Durability::Manual).checkpoint(policy);
     let db = options.open(DIR).unwrap();
@@ -285,50 +245,31 @@ fn an_automatic_checkpoint_that_fails_is_not_tried_again_at_once_though_the_log_
         }
     }
     // A quarter more each time, from 1 MiB to 96.
-    let tries = storage.tried.load(Ordering::SeqCst);
+    let tries = tried.load(Ordering::SeqCst);
     assert!((1..=22).contains(&tries), "{tries} tries, each of which costs a snapshot");
-}
-
-type Hook = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
-
-/// Does something of the test's before it makes a snapshot, once.
-#[derive(Clone, Default)]
-struct Audit {
-    files: MemoryStorage,
-    hook: Hook,
-}
-
-impl std::fmt::Debug for Audit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Audit")
-    }
-}
-
-impl Storage for Audit {
-    left_to_files! { create_dir_all list open rename rename_new remove sync_dir lock }
-    fn create(&self, path: &Path) -> std::io::Result<Box<dyn dictdb::WriteFile>> {
-        let hook = if is_snapshot(path) { self.hook.lock().unwrap().take() } else { None };
-        if let Some(hook) = hook {
-            hook();
-        }
-        self.files.create(path)
-    }
 }
 
 #[test]
 fn a_close_does_not_wait_for_a_checkpoint_whose_storage_writes_to_the_database() {
-    let storage = Audit::default();
-    let policy = CheckpointPolicy::automatic().log_bytes(1_000);
-    let db = Options::new().storage(storage.clone()).checkpoint(policy).open(DIR).unwrap();
-    let table = db.create_table("t", "id").unwrap();
     let (inside, is_inside) = mpsc::channel();
-    let audit = table.clone();
-    *storage.hook.lock().unwrap() = Some(Box::new(move || {
-        inside.send(()).unwrap();
-        // Until the close is under way.
-        thread::sleep(Duration::from_millis(200));
-        let _ = audit.insert(record! { "text": "a checkpoint begins" });
-    }));
+    let audit: Arc<OnceLock<dictdb::Table>> = Arc::default();
+    let trail = Arc::clone(&audit);
+    let storage = Hooked::new(move |op, path| {
+        if op == Op::Create
+            && is_snapshot(path)
+            && let Some(table) = trail.get()
+        {
+            inside.send(()).unwrap();
+            // Until the close is under way.
+            thread::sleep(Duration::from_millis(200));
+            let _ = table.insert(record! { "text": "a checkpoint begins" });
+        }
+        Ok(())
+    });
+    let policy = CheckpointPolicy::automatic().log_bytes(1_000);
+    let db = Options::new().storage(storage).checkpoint(policy).open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    audit.set(table.clone()).unwrap();
     for _ in 0..50 {
         table.insert(record! { "text": "x".repeat(100) }).unwrap();
     }

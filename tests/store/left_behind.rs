@@ -1,10 +1,11 @@
 //! Managers of handles that another one has gone on from: closed ones, and those that only look on.
 
+use std::sync::{Arc, Mutex};
+
 use dictdb::sim::{Fault, Repeat, SimStorage};
-use dictdb::{
-    BackupFormat, BackupManager, CheckpointPolicy, DictDb, DirEntry, Error, Key, MemoryStorage, Options,
-    RestoreOptions, Storage, record,
-};
+use dictdb::{BackupFormat, BackupManager, CheckpointPolicy, DictDb, Error, Key, Options, RestoreOptions, record};
+
+use super::hooked::{Hooked, Op};
 
 fn options(disk: &SimStorage) -> Options {
     Options::new().storage(disk.clone()).checkpoint(CheckpointPolicy::manual()).preallocate_bytes(1_024)
@@ -161,36 +162,16 @@ fn a_look_hides_no_backup_of_the_store_whatever_history_that_is_of() {
     }
 }
 
-type Hook = std::sync::Arc<std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>>;
-
-/// Does something of the test's behind a listing, once.
-#[derive(Clone, Default)]
-struct Between {
-    files: MemoryStorage,
-    hook: Hook,
-}
-
-impl std::fmt::Debug for Between {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Between")
-    }
-}
-
-impl Storage for Between {
-    left_to_files! { create_dir_all create open rename rename_new remove sync_dir lock }
-    fn list(&self, path: &std::path::Path) -> std::io::Result<Vec<DirEntry>> {
-        let found = self.files.list(path);
-        let hook = self.hook.lock().unwrap().take();
-        if let Some(hook) = hook {
-            hook();
-        }
-        found
-    }
-}
-
 #[test]
 fn a_backup_that_another_handle_makes_between_a_look_at_the_directory_and_the_stamp_is_not_hidden() {
-    let storage = Between::default();
+    type Others = Box<dyn FnOnce() + Send>;
+    let between: Arc<Mutex<Option<Others>>> = Arc::default();
+    let once = Arc::clone(&between);
+    let storage = Hooked::new(move |op, _| {
+        let others = if op == Op::List { once.lock().unwrap().take() } else { None };
+        others.into_iter().for_each(|others| others());
+        Ok(())
+    });
     let files = storage.files.clone();
     let open = {
         let options = Options::new().storage(files.clone()).checkpoint(CheckpointPolicy::manual());
@@ -198,10 +179,10 @@ fn a_backup_that_another_handle_makes_between_a_look_at_the_directory_and_the_st
     };
     let db = open();
     insert(&db, 1);
-    let old = BackupManager::builder(&db, "backups").storage(storage.clone()).build().unwrap();
+    let old = BackupManager::builder(&db, "backups").storage(storage).build().unwrap();
     old.backup_now().unwrap();
     let others = files.clone();
-    *storage.hook.lock().unwrap() = Some(Box::new(move || {
+    *between.lock().unwrap() = Some(Box::new(move || {
         db.close().unwrap();
         let db = open();
         insert(&db, 2);
