@@ -60,6 +60,10 @@ pub(crate) struct Chain {
     parents: BTreeMap<Lineage, Point>,
     /// The newest stamp in the directory when the handle was last seen to be no closed one: whoever goes on from it comes later.
     before_close: Option<Stamp>,
+    /// Whether the handle was ever seen to be no closed one.
+    was_open: bool,
+    /// Then it is not known whose the newest file is.
+    is_newest_damaged: bool,
 }
 
 /// How a delta can be made now.
@@ -104,7 +108,8 @@ impl Chain {
         let tip = tip.filter(|tip| db.may_have_been_at(tip.point));
         let histories = catalog.entries.iter().filter_map(Entry::history);
         let parents = histories.filter_map(|history| Some((history.end.lineage, history.parent?))).collect();
-        Ok(Chain { tip, newest, other_version, known, parents, ..Chain::default() })
+        let is_newest_damaged = catalog.entries.last().is_some_and(|entry| entry.found.is_err());
+        Ok(Chain { tip, newest, other_version, known, parents, is_newest_damaged, ..Chain::default() })
     }
 
     /// The checkpoint as far as it lies in the history of `state`: commits up to here are covered.
@@ -151,24 +156,25 @@ impl Chain {
             // Written by another manager, perhaps while this one wrote its last; or by this one, in a backup that failed
             // behind its rename and could not take the file back. Restore will build on it, so the chain has to.
             let chain = Chain::open(&*settings.storage, &settings.dir, db)?;
-            *self = Chain { stamp: self.stamp, before_close: self.before_close, ..chain };
+            *self = Chain { stamp: self.stamp, before_close: self.before_close, was_open: self.was_open, ..chain };
             names = catalog::names(&*settings.storage, &settings.dir)?;
         }
         if self.tip.as_ref().is_some_and(|tip| !is_whole(tip, &names)) {
             // A full backup names as its base what is there.
             let found = Chain::open(&*settings.storage, &settings.dir, db)?;
-            (self.newest, self.parents) = (found.newest, found.parents);
+            (self.newest, self.is_newest_damaged, self.parents) =
+                (found.newest, found.is_newest_damaged, found.parents);
         }
         self.note_open(db);
         let (stamp, state) = self.stamp(settings, db, &names)?;
+        self.refuse_left_behind(settings, db, &state)?;
         if db.is_closed() || db.is_read_only() {
             // Whoever went on may have backed up since the directory was looked at: that has an older stamp than this.
             let now = catalog::names(&*settings.storage, &settings.dir)?;
-            if newest(&now) > newest(&names) {
+            if newest(&now) > self.known {
                 return self.back_up(settings, db, wanted);
             }
         }
-        self.refuse_left_behind(settings, db, &state)?;
         let outline = state.outline();
         self.back_up_state(settings, db, (stamp, state), wanted, &names, started).map(|report| (report, outline))
     }
@@ -176,7 +182,10 @@ impl Chain {
     /// Refuses a backup of a handle whose history another handle went on with, and backed up here: of a store that was closed
     /// and opened again, or only looked at. It would get the newest name, and be what restores.
     fn refuse_left_behind(&self, settings: &Settings, db: &DictDb, state: &State) -> Result<()> {
-        let Some(newest) = self.newest.filter(|_| self.checkpoint(state).is_none()) else { return Ok(()) };
+        // Files that lead to a point of its history from nowhere, as one between is gone, are its own as well.
+        let is_own = |point: &Point| !self.is_newest_damaged && in_history(*point, state);
+        let foreign = self.newest.filter(|point| self.checkpoint(state).is_none() && !is_own(point));
+        let Some(newest) = foreign else { return Ok(()) };
         let is_later = db.is_closed() && self.known > self.before_close;
         // (One that has its store open may be behind what is here: it was put back from a copy, and goes on.)
         if is_later || (db.is_read_only() && newest.seq > state.seq && self.descends(newest.lineage, state)) {
@@ -189,8 +198,13 @@ impl Chain {
     /// For a moment behind one at which the directory was looked at.
     pub(crate) fn note_open(&mut self, db: &DictDb) {
         if !db.is_closed() {
-            self.before_close = self.known;
+            (self.before_close, self.was_open) = (self.known, true);
         }
+    }
+
+    /// Whether files that came since are of a handle that went on from a closed one: of those from before nobody can tell.
+    pub(crate) fn was_open(&self) -> bool {
+        self.was_open
     }
 
     /// Whether a history is that of `state`, or the one that it began in, or began in one of the two.
@@ -365,7 +379,7 @@ impl Chain {
     ) {
         let time = Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or_default());
         db.note_backup(point.seq);
-        self.newest = Some(point);
+        (self.newest, self.is_newest_damaged) = (Some(point), false);
         self.tip = Some(Tip { point, deltas, names, file: path.to_owned(), time });
     }
 }

@@ -512,7 +512,10 @@ impl Inner {
         }
         let (report, state) = match chain.back_up(&self.settings, &self.db, wanted) {
             Err(Error::LeftBehind { newest, stands, .. })
-                if cause != Cause::Manual && newest.lineage == stands.lineage && newest.seq >= stands.seq =>
+                if cause != Cause::Manual
+                    && chain.was_open()
+                    && newest.lineage == stands.lineage
+                    && newest.seq >= stands.seq =>
             {
                 tracing::debug!("the handle that went on has backed up what this one holds");
                 return Ok(None);

@@ -95,7 +95,8 @@ pub enum Notified {
     Scheduled,
     /// The manager does not run, so the backup was made at once.
     BackedUp(Box<BackupReport>),
-    /// The manager does not run, and nothing was committed since the last backup, whose files are all there.
+    /// The manager does not run, and nothing was committed since the last backup, whose files are all there; or the handle
+    /// was closed, and the one that went on has backed it up.
     Unchanged,
     /// The manager does not run, and the last backup is less than `min_backup_interval` ago: the change is kept, and
     /// backed up by the next notification after that, or by `start` or `stop`.

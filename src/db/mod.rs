@@ -5,7 +5,7 @@ mod durable;
 mod tests;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -70,6 +70,9 @@ impl Drop for Owner {
     }
 }
 
+/// States given out for backups that are remembered. Of an older one a backup is a full one.
+const GIVEN_OUT_MAX: usize = 1_024;
+
 struct Shared {
     /// Held by whoever writes, for the whole of a transaction. Taken before `state`, `state` before `ring`.
     writer: Mutex<Writer>,
@@ -87,8 +90,8 @@ struct Shared {
     backed_up: AtomicU64,
     /// The newest stamp that one of each directory got. Held while it does, and gets its state.
     backup_stamps: Mutex<HashMap<PathBuf, Stamp>>,
-    /// The seq of the newest state that was given out for a backup.
-    backing_up_to: AtomicU64,
+    /// The newest states that were given out for backups.
+    given_out: Mutex<VecDeque<Point>>,
 }
 
 /// What becomes of commits beyond memory.
@@ -182,7 +185,7 @@ impl DictDb {
             access,
             backed_up: AtomicU64::new(0),
             backup_stamps: Mutex::default(),
-            backing_up_to: AtomicU64::new(0),
+            given_out: Mutex::default(),
         });
         let owner = is_store.then(|| Arc::new(Owner { shared: Arc::downgrade(&shared) }));
         DictDb { _owner: owner, shared }
@@ -233,19 +236,23 @@ impl DictDb {
         i64::try_from(stamp.get()).ok()?;
         stamps.insert(dir.to_owned(), stamp);
         let state = self.read_in_passing().clone();
-        self.shared.backing_up_to.fetch_max(state.seq.get(), Ordering::Relaxed);
+        let mut given_out = self.shared.given_out.lock().unwrap_or_else(PoisonError::into_inner);
+        given_out.push_back(state.point());
+        if given_out.len() > GIVEN_OUT_MAX {
+            given_out.pop_front();
+        }
         Some((stamp, state))
     }
 
-    /// Whether a backup that leads to this point can be of this database, should it be of its history. Beyond the point at
-    /// which a store was opened it has to be of this session.
+    /// Whether a backup that leads to this point can be of this database, should it be of its lineage. Beyond the point at
+    /// which a store was opened it has to be of a state that this session gave out, or of this one.
     pub(crate) fn may_have_been_at(&self, point: Point) -> bool {
         let Some(opened) = self.open_report().map(|report| report.point) else { return true };
         if point.lineage != opened.lineage || point.seq < opened.seq {
             return true;
         }
-        point == opened
-            || point.seq > opened.seq && point.seq.get() <= self.shared.backing_up_to.load(Ordering::Relaxed)
+        let given_out = || self.shared.given_out.lock().unwrap_or_else(PoisonError::into_inner).contains(&point);
+        point == opened || given_out() || point == self.read_in_passing().point()
     }
 
     /// Makes a table, as a commit of its own. A `&str` definition is the name of the primary key.

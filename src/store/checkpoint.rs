@@ -24,7 +24,7 @@ impl DictDb {
     /// Writes a checkpoint of an opened store by hand: a snapshot of the state as it stands now, read back and checked,
     /// after which the snapshots and log segments that only older ones needed are removed. One older snapshot and its
     /// log are kept, in case the newest is ever damaged. Writers go on meanwhile. Where nothing was committed since the
-    /// newest checkpoint, nothing is written, and nothing removed unless this session has written one.
+    /// newest checkpoint, nothing is written; and unless this session has written one, nothing but temporary files removed.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -66,6 +66,9 @@ impl Store {
     fn checkpoint(&self, db: &DictDb) -> Result<CheckpointReport> {
         let _one = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check()?;
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
         let started = self.clock.monotonic();
         // The other way round, commits in between would count as behind the checkpoint and not be.
         let log_bytes = self.log_bytes.load(Ordering::Relaxed);

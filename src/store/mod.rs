@@ -437,10 +437,12 @@ impl Store {
         self.place.is_given_back()
     }
 
-    /// Ends the thread that writes checkpoints, and breaks off one under way.
+    /// Ends the thread that writes checkpoints, breaks off one under way, and waits for that.
     pub(crate) fn stop_checkpoints(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.keepers.stop_checkpoints();
+        // One made by hand, or one that another close waits for. Those that begin now end at once.
+        drop(self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Ends the store's threads.

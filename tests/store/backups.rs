@@ -443,8 +443,14 @@ fn a_store_put_back_from_a_copy_and_gone_on_past_the_old_tip_makes_backups_that_
         for id in 100..105 {
             table.insert(record! { "id": id }).unwrap();
         }
-        let manager = manager(&db, &storage, format);
-        assert!(manager.status().last_success.is_none(), "what is there was given up");
+        let manager = || manager(&db, &storage, format);
+        assert!(manager().status().last_success.is_none(), "what is there was given up");
+        // Nor is it any the more its own for a backup that failed.
+        let cancelled = BackupManager::builder(&db, BACKUPS).storage(storage.clone()).file_format(format);
+        let cancelled = cancelled.on_progress(|_| std::ops::ControlFlow::Break(())).build().unwrap();
+        assert!(matches!(cancelled.backup_now(), Err(Error::Cancelled)));
+        let manager = manager();
+        assert!(manager.status().last_success.is_none());
         for _ in 0..3 {
             manager.backup_now().unwrap();
             assert_eq!(restored(&storage).digest(), db.digest(), "{format}");

@@ -250,33 +250,45 @@ fn an_automatic_checkpoint_that_fails_is_not_tried_again_at_once_though_the_log_
 }
 
 #[test]
-fn a_close_does_not_wait_for_a_checkpoint_whose_storage_writes_to_the_database() {
-    let (inside, is_inside) = mpsc::channel();
-    let audit: Arc<OnceLock<dictdb::Table>> = Arc::default();
-    let trail = Arc::clone(&audit);
-    let storage = Hooked::new(move |op, path| {
-        if op == Op::Create
-            && is_snapshot(path)
-            && let Some(table) = trail.get()
-        {
-            inside.send(()).unwrap();
-            // Until the close is under way.
-            thread::sleep(Duration::from_millis(200));
-            let _ = table.insert(record! { "text": "a checkpoint begins" });
+fn a_close_waits_for_no_checkpoint_whose_storage_writes_to_the_database_whoever_makes_it() {
+    for by_hand in [false, true] {
+        let (inside, is_inside) = mpsc::channel();
+        let audit: Arc<OnceLock<dictdb::Table>> = Arc::default();
+        let trail = Arc::clone(&audit);
+        let storage = Hooked::new(move |op, path| {
+            if op == Op::Create
+                && is_snapshot(path)
+                && let Some(table) = trail.get()
+            {
+                let _ = inside.send(());
+                // Until the closes are under way.
+                thread::sleep(Duration::from_millis(200));
+                let _ = table.insert(record! { "text": "a checkpoint begins" });
+            }
+            Ok(())
+        });
+        let automatic = CheckpointPolicy::automatic().log_bytes(1_000);
+        let policy = if by_hand { CheckpointPolicy::manual() } else { automatic };
+        let db = Options::new().storage(storage).checkpoint(policy).open(DIR).unwrap();
+        let table = db.create_table("t", "id").unwrap();
+        audit.set(table.clone()).unwrap();
+        for _ in 0..50 {
+            table.insert(record! { "text": "x".repeat(100) }).unwrap();
         }
-        Ok(())
-    });
-    let policy = CheckpointPolicy::automatic().log_bytes(1_000);
-    let db = Options::new().storage(storage).checkpoint(policy).open(DIR).unwrap();
-    let table = db.create_table("t", "id").unwrap();
-    audit.set(table.clone()).unwrap();
-    for _ in 0..50 {
-        table.insert(record! { "text": "x".repeat(100) }).unwrap();
+        if by_hand {
+            let db = db.clone();
+            thread::spawn(move || db.checkpoint().map(drop));
+        }
+        is_inside.recv_timeout(AGES).unwrap();
+        let (done, is_done) = mpsc::channel();
+        for db in [db.clone(), db] {
+            let done = done.clone();
+            thread::spawn(move || done.send(db.close().map(drop)).unwrap());
+        }
+        for _ in 0..2 {
+            is_done.recv_timeout(AGES).expect("they wait for one another").ok();
+        }
     }
-    is_inside.recv_timeout(AGES).unwrap();
-    let (done, is_done) = mpsc::channel();
-    thread::spawn(move || done.send(db.close().map(drop)).unwrap());
-    is_done.recv_timeout(AGES).expect("they wait for one another").unwrap();
 }
 
 #[test]

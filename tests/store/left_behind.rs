@@ -138,6 +138,28 @@ fn the_last_backup_behind_a_close_is_made_whatever_history_the_directory_had_bef
     assert_eq!(restored(&disk), [Key::from(1), Key::from(2)]);
 }
 
+/// A retention that was none takes the full backup, and leaves a delta that leads to its own history from nowhere.
+#[test]
+fn the_last_backup_behind_a_close_is_made_also_where_a_file_of_its_chain_is_gone() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 1);
+    let incremental = || {
+        let builder = BackupManager::builder(&db, "backups").storage(disk.clone());
+        builder.incremental(true).build().unwrap()
+    };
+    let (last, other) = (incremental(), incremental());
+    let full = last.backup_full().unwrap();
+    insert(&db, 2);
+    other.backup_delta().unwrap();
+    dictdb::Storage::remove(&disk, &full.file).unwrap();
+    insert(&db, 3);
+    drop(other);
+    db.clone().close().unwrap();
+    last.backup_now().unwrap();
+    assert_eq!(restored(&disk), [Key::from(1), Key::from(2), Key::from(3)]);
+}
+
 /// The history of a look is one of its own, and so is that of each session behind one that was not closed.
 #[test]
 fn a_look_hides_no_backup_of_the_store_whatever_history_that_is_of() {
