@@ -183,20 +183,25 @@ fn leftovers_that_cannot_be_removed_hold_up_nothing_and_go_with_a_later_checkpoi
     assert_eq!((leftovers(), report.removed.len(), report.not_removed), (0, 3, None));
 }
 
-#[test]
-fn an_automatic_checkpoint_that_panics_is_counted_and_not_tried_at_every_look() {
+/// A store of which each automatic checkpoint fails, and how many were tried.
+fn with_failing_checkpoints(fail: impl Fn() -> std::io::Error + Send + Sync + 'static) -> (DictDb, Arc<AtomicU64>) {
     let tried = Arc::new(AtomicU64::new(0));
     let tries = Arc::clone(&tried);
     let storage = Hooked::new(move |op, path| {
-        if op == Op::Create && is_snapshot(path) {
-            tries.fetch_add(1, Ordering::SeqCst);
-            panic!("the storage panics");
+        if op != Op::Create || !is_snapshot(path) {
+            return Ok(());
         }
-        Ok(())
+        tries.fetch_add(1, Ordering::SeqCst);
+        Err(fail())
     });
     let policy = CheckpointPolicy::automatic().log_bytes(1 << 20);
-    let options = Options::new().storage(storage.clone()).durability(Durability::Manual).checkpoint(policy);
-    let db = options.open(DIR).unwrap();
+    let options = Options::new().storage(storage).durability(Durability::Manual).checkpoint(policy);
+    (options.open(DIR).unwrap(), tried)
+}
+
+#[test]
+fn an_automatic_checkpoint_that_panics_is_counted_and_not_tried_at_every_look() {
+    let (db, tried) = with_failing_checkpoints(|| panic!("the storage panics"));
     let table = db.create_table("t", "id").unwrap();
     let text = "x".repeat(10_000);
     let began = Instant::now();
@@ -222,20 +227,11 @@ fn an_automatic_checkpoint_that_panics_is_counted_and_not_tried_at_every_look() 
 
 #[test]
 fn an_automatic_checkpoint_that_fails_is_not_tried_again_at_once_though_the_log_grew_meanwhile() {
-    // Each try takes a while, in which the log grows by many looks.
-    let tried = Arc::new(AtomicU64::new(0));
-    let tries = Arc::clone(&tried);
-    let storage = Hooked::new(move |op, path| {
-        if op == Op::Create && is_snapshot(path) {
-            tries.fetch_add(1, Ordering::SeqCst);
-            thread::sleep(Duration::from_millis(20));
-            return Err(ErrorKind::StorageFull.into());
-        }
-        Ok(())
+    let (db, tried) = with_failing_checkpoints(|| {
+        // A while, in which the log grows by many looks.
+        thread::sleep(Duration::from_millis(20));
+        ErrorKind::StorageFull.into()
     });
-    let policy = CheckpointPolicy::automatic().log_bytes(1 << 20);
-    let options = Options::new().storage(storage.clone()).durability(Durability::Manual).checkpoint(policy);
-    let db = options.open(DIR).unwrap();
     let table = db.create_table("t", "id").unwrap();
     let text = "x".repeat(10_000);
     for n in 0..10_000 {
