@@ -192,6 +192,10 @@ impl<'a> Batch<'a> {
         Ok(keys)
     }
 
+    pub(crate) fn table(&self, name: &str) -> Option<&TableState> {
+        self.state.table(name)
+    }
+
     pub(crate) fn upsert(&mut self, table: &str, row: &[u8]) -> Result<(Key, Upserted)> {
         let (put, replaced) = self.put(table, |state| put::keyed(state, table, row))?;
         Ok((put.key, if replaced { Upserted::Replaced } else { Upserted::Inserted }))

@@ -120,15 +120,11 @@ pub enum Error {
         damaged: Vec<DamagedBackup>,
     },
     /// The chain has a hole: no file that is there leads from where it got to the named delta.
-    #[error(
-        "{} joins onto {needs}, which the chain does not reach (it reaches {reached}): a backup is missing or damaged; \
-         put it back, or accept the earlier point with RestoreOptions::accept_earlier(true)",
-        file.display()
-    )]
+    #[error("{}", missing_link(file, needs, reached))]
     MissingLink {
         /// The delta that does not join.
         file: PathBuf,
-        /// Where it joins onto.
+        /// Where it joins onto; the empty point of [`Lineage::DICTDB_1_11`] for a delta of DictDB 1.11, which does not say.
         needs: Box<Point>,
         /// How far the chain reaches without it.
         reached: Box<Point>,
@@ -438,6 +434,21 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 /// What a directory holds instead of the one history wanted.
+fn missing_link(file: &Path, needs: &Point, reached: &Point) -> String {
+    let (file, accept) = (file.display(), "accept the earlier point with RestoreOptions::accept_earlier(true)");
+    if *needs == Point::empty(Lineage::DICTDB_1_11) {
+        return format!(
+            "{file} is a delta of DictDB 1.11, which does not say what it joins onto, and comes behind a full backup that is \
+             damaged or not DictDB's, so that it is not known whether it goes on from there (the chain before reaches \
+             {reached}): if it does not, move that full backup away; else load and apply_delta it by hand, or {accept}"
+        );
+    }
+    format!(
+        "{file} joins onto {needs}, which the chain does not reach (it reaches {reached}): a backup is missing or damaged; \
+         put it back, or {accept}"
+    )
+}
+
 fn histories(wanted: Option<Lineage>, found: &[Lineage]) -> String {
     let list = found.iter().map(Lineage::to_string).collect::<Vec<_>>().join(", ");
     match wanted {

@@ -1,9 +1,10 @@
 //! What a backup directory holds. Names and the files' own words say it all; there is no manifest to lose.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::file::name::{BackupFormat, BackupKind, BackupName, Stamp};
+use crate::file::name::{self, BackupFormat, BackupKind, BackupName, Stamp};
 use crate::file::{self, Summary, SummaryHistory, Trust};
 use crate::history::{Lineage, Point, Timestamp};
 use crate::storage::{DiskStorage, Storage};
@@ -22,27 +23,40 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Catalog {
     pub(crate) entries: Vec<Entry>,
+    /// Full backups that DictDB 1.11 wrote as pickles, in order: they cannot be read here, nor what goes on from one.
+    pub(crate) pickles: Vec<(Stamp, PathBuf)>,
 }
 
 /// The names in a directory that are backups', in order.
 pub(crate) fn names(storage: &dyn Storage, dir: &Path) -> Result<Vec<BackupName>> {
-    let files = storage.file_names(dir).map_err(Error::io("list directory", dir))?;
+    Ok(names_of(&list(storage, dir)?))
+}
+
+fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<OsString>> {
+    storage.file_names(dir).map_err(Error::io("list directory", dir))
+}
+
+fn names_of(files: &[OsString]) -> Vec<BackupName> {
     let mut names: Vec<BackupName> = files.iter().filter_map(|name| BackupName::parse(name)).collect();
     names.sort_by_key(BackupName::order);
-    Ok(names)
+    names
 }
 
 impl Catalog {
     /// Reads the beginning and the end of every backup in the directory.
     pub(crate) fn read(storage: &dyn Storage, dir: &Path, trust: Trust) -> Result<Catalog> {
-        let names = names(storage, dir)?;
-        let entries = names.into_iter().map(|name| {
+        let files = list(storage, dir)?;
+        let entries = names_of(&files).into_iter().map(|name| {
             let path = dir.join(name.file_name());
             let found =
                 file::inspect(storage, &path, name.kind, trust).and_then(|summary| agrees(&path, &name, summary));
             Entry { path, name, found }
         });
-        Ok(Catalog { entries: entries.collect() })
+        let entries = entries.collect();
+        let pickle = |name: &OsString| Some((name::pickle_stamp(name)?, dir.join(name)));
+        let mut pickles: Vec<_> = files.iter().filter_map(pickle).collect();
+        pickles.sort();
+        Ok(Catalog { entries, pickles })
     }
 
     /// How far the history of the newest file leads, and the files that lead there from a full backup, newest first; `None`
@@ -71,7 +85,7 @@ impl Catalog {
             let base = link.history()?.base?;
             // The root's own lineage: a restored database may have gone on with the chain under another.
             if base == Point::empty(end.lineage) && link.history()?.parent.is_none() {
-                if self.is_partly_of_another_version() {
+                if self.has_unreadable() {
                     return None;
                 }
                 break;
@@ -85,10 +99,23 @@ impl Catalog {
         Some(Tip { point, deltas, names, file: furthest.path.clone(), time })
     }
 
-    /// Whether a file is of another format version. Restore passes none over in its search for a full backup, so no chain
-    /// without one can be restored beside it.
-    pub(crate) fn is_partly_of_another_version(&self) -> bool {
-        self.entries.iter().any(|entry| matches!(entry.found, Err(Error::UnsupportedVersion { .. })))
+    /// Whether a file is of another format version, or a pickle. Restore passes none over in its search for a full backup,
+    /// so no chain without one can be restored beside it.
+    pub(crate) fn has_unreadable(&self) -> bool {
+        let is_of_another_version = |entry: &Entry| matches!(entry.found, Err(Error::UnsupportedVersion { .. }));
+        !self.pickles.is_empty() || self.entries.iter().any(is_of_another_version)
+    }
+
+    /// The newest pickle behind the one stamp, if any, and before the other.
+    pub(crate) fn pickle_between(&self, after: Option<Stamp>, before: Option<Stamp>) -> Option<&Path> {
+        let lies = |stamp: Stamp| Some(stamp) > after && before.is_none_or(|before| stamp < before);
+        self.pickles.iter().rfind(|(stamp, _)| lies(*stamp)).map(|(_, path)| &**path)
+    }
+
+    /// Whether DictDB 1.11 wrote a full backup here: without one its deltas are no history.
+    pub(crate) fn has_full_of_dictdb(&self) -> bool {
+        let is_one = |entry: &Entry| entry.name.kind == BackupKind::Full && entry.is_of_dictdb();
+        !self.pickles.is_empty() || self.entries.iter().any(is_one)
     }
 }
 
@@ -107,6 +134,11 @@ pub(crate) struct Tip {
 impl Entry {
     pub(crate) fn history(&self) -> Option<&SummaryHistory> {
         self.found.as_ref().ok()?.history.as_ref()
+    }
+
+    /// Whether it is a file of DictDB 1.11, as far as it has been read.
+    pub(crate) fn is_of_dictdb(&self) -> bool {
+        self.found.as_ref().is_ok_and(|summary| summary.history.is_none())
     }
 
     /// The lineage of a sound file.

@@ -48,8 +48,8 @@ pub(crate) struct Chain {
     tip: Option<Tip>,
     /// That point, or without one where the newest file leads, of whatever history.
     newest: Option<Point>,
-    /// Whether a file there is of another format version.
-    other_version: bool,
+    /// Whether a file there may be a full backup that this program does not read.
+    has_unreadable: bool,
     /// The newest stamp given.
     stamp: Option<Stamp>,
     /// The newest stamp in the directory when `tip` and `newest` were up to date with it, but for `own`.
@@ -103,13 +103,13 @@ impl Chain {
         };
         let newest = tip.as_ref().map(|tip| tip.point).or_else(last);
         let known = catalog.entries.last().map(|entry| entry.name.stamp);
-        let other_version = catalog.is_partly_of_another_version();
+        let has_unreadable = catalog.has_unreadable();
         // A store that was put back from a copy has no part in what was backed up behind that.
         let tip = tip.filter(|tip| db.may_have_been_at(tip.point));
         let histories = catalog.entries.iter().filter_map(Entry::history);
         let parents = histories.filter_map(|history| Some((history.end.lineage, history.parent?))).collect();
         let is_newest_damaged = catalog.entries.last().is_some_and(|entry| entry.found.is_err());
-        Ok(Chain { tip, newest, other_version, known, parents, is_newest_damaged, ..Chain::default() })
+        Ok(Chain { tip, newest, has_unreadable, known, parents, is_newest_damaged, ..Chain::default() })
     }
 
     /// The checkpoint as far as it lies in the history of `state`: commits up to here are covered.
@@ -277,7 +277,7 @@ impl Chain {
         let from_empty = || {
             // A chain without a full backup: DictDB could not load it, so not in its format.
             let whole = state.identity.parent.is_none() && db.ring_reaches_back_to(Seq::ZERO);
-            (settings.format == BackupFormat::Binary && whole && self.newest.is_none() && !self.other_version)
+            (settings.format == BackupFormat::Binary && whole && self.newest.is_none() && !self.has_unreadable)
                 .then(|| Point::empty(state.identity.lineage))
         };
         let base = match self.checkpoint(state) {

@@ -13,7 +13,7 @@ use crate::backup::route::{self, Missed, Route, Start};
 use crate::clock::{Clock, SystemClock};
 use crate::db::{Builder, DictDb};
 use crate::error::{DamagedBackup, Error, Result};
-use crate::file::name::BackupKind;
+use crate::file::name::{BackupKind, Stamp};
 use crate::file::{self, Pending, Trust, Unsound};
 use crate::history::{Lineage, Point, Timestamp};
 use crate::progress::{Progress, ProgressFn, Stage, Watch};
@@ -287,6 +287,10 @@ impl RestoreOptions {
         let mut histories: Vec<(Lineage, BTreeSet<Lineage>)> = Vec::new();
         for entry in &catalog.entries {
             let Some(lineage) = entry.lineage() else { continue };
+            if entry.is_of_dictdb() && !catalog.has_full_of_dictdb() {
+                // Deltas that say nothing, of no history that is here.
+                continue;
+            }
             let history = entry.history();
             // A full backup's base ties it to what it took the directory over from, which may be another database's.
             let takes_over = entry.name.kind == BackupKind::Full && self.lineage.is_some();
@@ -305,18 +309,15 @@ impl RestoreOptions {
             wanted,
             lineages: histories.iter().map(|(newest, _)| *newest).collect(),
         };
-        let kept = match self.lineage {
-            Some(wanted) => {
-                let found = histories.iter().find(|(_, history)| history.contains(&wanted));
-                &found.ok_or_else(|| several(Some(wanted)))?.1
-            }
-            None if histories.len() > 1 => return Err(several(None)),
-            None => match histories.first() {
-                Some((_, only)) => only,
-                None => return Ok(()),
-            },
+        let Some(wanted) = self.lineage else {
+            return if histories.len() > 1 { Err(several(None)) } else { Ok(()) };
         };
+        let found = histories.iter().find(|(_, history)| history.contains(&wanted));
+        let (_, kept) = found.ok_or_else(|| several(Some(wanted)))?;
         catalog.entries.retain(|entry| entry.lineage().is_none_or(|lineage| kept.contains(&lineage)));
+        if !kept.contains(&Lineage::DICTDB_1_11) {
+            catalog.pickles.clear();
+        }
         Ok(())
     }
 
@@ -335,11 +336,15 @@ impl RestoreOptions {
     /// Where to begin: at the newest full backup in these first places of the catalog that is sound, or at the empty
     /// database. Those found damaged are marked.
     fn begin(&self, catalog: &mut Catalog, before: usize) -> Result<Option<(Start, State)>> {
+        let mut newer = catalog.entries.get(before).map(|entry| entry.name.stamp);
         for index in (0..before).rev() {
-            let Some(entry) = catalog.entries.get_mut(index) else { continue };
-            if entry.name.kind != BackupKind::Full {
+            let Some(name) = catalog.entries.get(index).map(|entry| entry.name) else { continue };
+            if name.kind != BackupKind::Full {
                 continue;
             }
+            refuse_pickle(catalog, Some(name.stamp), newer)?;
+            newer = Some(name.stamp);
+            let Some(entry) = catalog.entries.get_mut(index) else { continue };
             let read = match std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
                 Err(error) => Err(error),
                 Ok(summary) => {
@@ -356,6 +361,7 @@ impl RestoreOptions {
                 Err(error) => return Err(error),
             }
         }
+        refuse_pickle(catalog, None, newer)?;
         // No full backup: the chain may begin at the empty database.
         let root = catalog.entries.iter().find_map(|entry| {
             let history = entry.history().filter(|_| entry.name.kind == BackupKind::Delta)?;
@@ -447,6 +453,13 @@ impl RestoreOptions {
         }
         Ok(missed)
     }
+}
+
+/// A full backup between two stamps that is a pickle of DictDB's: what comes before is an earlier state.
+fn refuse_pickle(catalog: &Catalog, after: Option<Stamp>, before: Option<Stamp>) -> Result<()> {
+    let Some(pickle) = catalog.pickle_between(after, before) else { return Ok(()) };
+    let expected = "JSON (in DictDB, load it and save it with file_format=\"json\"), not a pickle".to_owned();
+    Err(Error::UnsupportedValue { file: pickle.to_owned(), offset: 0, expected })
 }
 
 /// What is wrong with an entry, which is of no further use then.

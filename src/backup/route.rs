@@ -119,8 +119,13 @@ impl Route {
             entry.name.kind == BackupKind::Delta && entry.found.is_ok() && is_newer
         });
         if self.is_legacy() {
-            // DictDB 1.11: whatever comes after the full backup, in the order of the stamps.
-            return newer.find(|(_, (entry, _))| entry.history().is_none()).map(|(index, _)| index);
+            // DictDB 1.11: whatever comes after the full backup, in the order of the stamps; but not behind another one,
+            // which may be what it goes on from.
+            let is_next_full =
+                |entry: &&Entry| entry.name.kind == BackupKind::Full && Some(entry.name.stamp) > self.since;
+            let until = catalog.entries.iter().find(is_next_full).map(|full| full.name.stamp);
+            let goes_on = |entry: &Entry| entry.is_of_dictdb() && until.is_none_or(|until| entry.name.stamp < until);
+            return newer.find(|(_, (entry, _))| goes_on(entry)).map(|(index, _)| index);
         }
         let joining = newer.filter_map(|(index, (entry, end))| {
             let history = entry.history()?;

@@ -184,7 +184,7 @@ impl BackupName {
         format!("{}{}.{}", self.kind.prefix(), self.stamp, self.format.extension())
     }
 
-    /// `None` for everything that [`file_name`](Self::file_name) does not return, such as DictDB's `.pickle`.
+    /// `None` for everything that [`file_name`](Self::file_name) does not return.
     pub(crate) fn parse(name: &OsStr) -> Option<BackupName> {
         let name = name.to_str()?;
         let (kind, rest) = BackupKind::ALL.iter().find_map(|k| Some((*k, name.strip_prefix(k.prefix())?)))?;
@@ -192,6 +192,11 @@ impl BackupName {
         let format = BackupFormat::ALL.into_iter().find(|f| f.extension() == extension)?;
         Some(BackupName { kind, stamp: Stamp::parse(stamp)?, format })
     }
+}
+
+/// The stamp of a full backup that DictDB 1.11 wrote as a pickle: none of ours, but a step of its chain.
+pub(crate) fn pickle_stamp(name: &OsStr) -> Option<Stamp> {
+    Stamp::parse(name.to_str()?.strip_prefix(BackupKind::Full.prefix())?.strip_suffix(".pickle")?)
 }
 
 /// A name for `final_name` while it is being written, in the same directory. No two calls of a process return the

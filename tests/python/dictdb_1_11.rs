@@ -200,6 +200,19 @@ fn keys_to_delete_and_tables_that_are_not_held_are_no_damage_and_what_breaks_a_s
     assert!(matches!(restore(dir.path()).unwrap_err(), Error::UnsupportedValue { .. }));
     write(newest, &full_of(r#"{"id": 1}"#).replace(r#""primary_key": "id""#, &format!(r#""primary_key": {name:?}"#)));
     assert!(matches!(restore(dir.path()).unwrap_err(), Error::UnsupportedValue { .. }));
+    // Half of a surrogate pair, which Python's text may hold, in a name; and two names that JSON makes one of.
+    let schema = full_of(r#"{"id": 1}"#).replace("null", r#"{"id": "int", "x": "str"}"#);
+    for not_held in [
+        full_of(r#"{"id": 1}"#).replace(r#""t""#, r#""\udc80t""#),
+        full_of(r#"{"id": 1}"#).replace(r#""t""#, r#""\ud800""#),
+        full_of(r#"{"\udc80": 1}"#).replace(r#""primary_key": "id""#, r#""primary_key": "\udc80""#),
+        schema.replace(r#""x""#, r#""\udc80""#),
+        schema.replace(r#""x": "str""#, r#""x": "str", "x": "str""#),
+    ] {
+        write(newest, &not_held);
+        let error = restore(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::UnsupportedValue { .. }), "{not_held}: {error}");
+    }
     // DictDB would not load these either.
     for damaged in [
         full_of(r#"{"id": 1, "nbme": "Ann"}"#).replace("null", r#"{"id": "int", "name": "str"}"#),

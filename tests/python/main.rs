@@ -3,6 +3,7 @@
 //! What needs Python makes its own virtual environment (see [`venv`]) and says loudly where it could not run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod behind;
 mod dictdb_1_11;
 mod from_here;
 mod oracle;

@@ -13,7 +13,7 @@ use crate::definition::TableDefinition;
 use crate::error::{Error, Result};
 use crate::file::json::definition::DefinitionMembers;
 use crate::file::json::head::Head;
-use crate::file::json::record::{put_record, row_of, start_of};
+use crate::file::json::record::{keyed_record, put_record, start_of};
 use crate::file::json::text::{self, Context};
 use crate::file::json::{seal, wrong_kind};
 use crate::file::name::BackupKind;
@@ -152,7 +152,7 @@ pub(super) fn members<'de, A: MapAccess<'de>>(
     let mut seen = HashSet::new();
     while let Some(name) = map.next_key::<String>()? {
         if seen.contains(&name) {
-            return Err(context.expected(format!("member {name:?} only once")));
+            return Err(context.not_held(context.offset(), format!("member {name:?} only once")));
         }
         if !member(&name, &mut map)? {
             return Err(context.expected(format!("a member that belongs here, not {name:?}")));
@@ -493,7 +493,8 @@ impl DeltaTable<'_, '_, '_> {
                 put_record::<E>(self.context, table, text)?;
             }
             Target::Commit(batch) => {
-                let row = row_of(self.context, text)?;
+                let Some(table) = batch.table(self.name) else { return Err(self.unknown()) };
+                let (_, row) = keyed_record::<E>(self.context, table, text)?;
                 batch.upsert(self.name, &row).map_err(|error| self.context.fail::<E>(error))?;
             }
         }
@@ -515,6 +516,7 @@ impl DeltaTable<'_, '_, '_> {
                 Some(table) => table.delete(&key),
                 None => return Err(self.unknown()),
             },
+            Target::Commit(batch) if batch.table(self.name).is_none() => return Err(self.unknown()),
             Target::Commit(batch) => batch.delete(self.name, &key).map_err(|error| self.context.fail::<E>(error))?,
         };
         self.applied.deletes = self.applied.deletes.saturating_add(u64::from(was_there));

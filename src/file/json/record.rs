@@ -15,6 +15,17 @@ pub(super) fn put_record<E: serde::de::Error>(
     table: &mut TableState,
     text: &RawValue,
 ) -> Result<Key, E> {
+    let (key, row) = keyed_record(context, table, text)?;
+    table.put(key.clone(), &row);
+    Ok(key)
+}
+
+/// The same without putting it there: its key, and the row with it.
+pub(super) fn keyed_record<E: serde::de::Error>(
+    context: &Context,
+    table: &TableState,
+    text: &RawValue,
+) -> Result<(Key, Vec<u8>), E> {
     let row = row_of(context, text)?;
     let at = start_of(context, text);
     let row = match row::find_key(&row, table.definition().primary_key()) {
@@ -34,8 +45,7 @@ pub(super) fn put_record<E: serde::de::Error>(
     };
     let admitted = table.admit_whole(&row);
     let key = admitted.map_err(|m| context.fail::<E>(Error::corrupt(context.file(), at, m.expected)))?;
-    table.put(key.clone(), &row);
-    Ok(key)
+    Ok((key, row))
 }
 
 /// Where the text just parsed begins.
@@ -43,7 +53,7 @@ pub(super) fn start_of(context: &Context, text: &RawValue) -> u64 {
     context.offset().saturating_sub(text.get().len() as u64)
 }
 
-pub(super) fn row_of<E: serde::de::Error>(context: &Context, text: &RawValue) -> Result<Vec<u8>, E> {
+fn row_of<E: serde::de::Error>(context: &Context, text: &RawValue) -> Result<Vec<u8>, E> {
     let at = start_of(context, text);
     let mut row = Vec::new();
     row::json_text_to_row(text.get(), &mut row).map_err(|error| {

@@ -87,12 +87,22 @@ pub(crate) fn parse<'de, S: DeserializeSeed<'de>>(
             return Err(fault);
         }
         let (file, offset) = (context.file.clone(), context.offset());
+        if is_foreign && is_half_of_a_pair(&error) {
+            let expected = "text without half of a surrogate pair".to_owned();
+            return Err(Error::UnsupportedValue { file, offset, expected });
+        }
         if is_foreign && let Some(token) = python_number(&mut source, offset)? {
             let expected = format!("a number that JSON can hold, not {token}");
             return Err(Error::UnsupportedValue { file, offset, expected });
         }
         Err(Error::Corrupt { file, offset, expected: format!("a JSON backup ({error})") })
     })
+}
+
+/// Whether this is what serde_json says of a surrogate without the other half, which Python's text may hold.
+fn is_half_of_a_pair(error: &serde_json::Error) -> bool {
+    let said = error.to_string();
+    ["lone leading surrogate in hex escape", "unexpected end of hex escape"].iter().any(|it| said.starts_with(it))
 }
 
 /// What Python's `json` writes for a float that JSON cannot, where one of them stands at most two bytes before the place

@@ -1,0 +1,158 @@
+//! What lies behind a full backup that cannot be used: files of DictDB 1.11 do not say what they join onto.
+
+use std::path::{Path, PathBuf};
+
+use dictdb::{BackupFormat, BackupManager, DictDb, Error, Lineage, RestoreOptions, record, restore};
+
+fn full(a: u32, b: u32) -> String {
+    let records = format!(r#"[{{"id": 1, "a": {a}}}, {{"id": 2, "b": {b}}}]"#);
+    format!(r#"{{"tables": {{"t": {{"primary_key": "id", "schema": null, "records": {records}}}}}}}"#)
+}
+
+fn delta(record: &str) -> String {
+    format!(r#"{{"type": "delta", "timestamp": 1.5, "tables": {{"t": {{"upserts": [{record}], "deletes": []}}}}}}"#)
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// The fields `a` of record 1 and `b` of record 2.
+fn held(db: &DictDb) -> (i64, i64) {
+    let table = db.table("t").unwrap();
+    let field = |key: i64, name: &str| table.get(key).unwrap().unwrap()[name].as_i64().unwrap();
+    (field(1, "a"), field(2, "b"))
+}
+
+#[test]
+fn a_delta_of_dictdb_1_11_behind_a_damaged_full_backup_never_goes_onto_an_older_one() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "dictdb_backup_1795344629_000001.json", &full(1, 1));
+    let between = write(dir.path(), "dictdb_delta_1795344629_000002.json", &delta(r#"{"id": 1, "a": 2}"#));
+    let newest = write(dir.path(), "dictdb_backup_1795344629_000003.json", &full(2, 2));
+    let behind = write(dir.path(), "dictdb_delta_1795344629_000004.json", &delta(r#"{"id": 1, "a": 3}"#));
+    assert_eq!(held(&restore(dir.path()).unwrap().0), (3, 2));
+
+    let text = std::fs::read(&newest).unwrap();
+    std::fs::write(&newest, &text[..text.len() / 2]).unwrap();
+    let error = restore(dir.path()).unwrap_err();
+    let Error::MissingLink { file, needs, .. } = &error else { panic!("{error}") };
+    assert_eq!((file, needs.lineage), (&behind, Lineage::DICTDB_1_11));
+    assert!(error.to_string().contains("move that full backup away"), "{error}");
+    let (db, report) = RestoreOptions::new().accept_earlier(true).restore(dir.path()).unwrap();
+    assert_eq!(held(&db), (2, 1), "{report}");
+    assert!(report.fell_back && report.deltas == [between] && report.left_out == [behind], "{report}");
+
+    // Its owner knows that the delta does not go on from it.
+    std::fs::remove_file(&newest).unwrap();
+    assert_eq!(held(&restore(dir.path()).unwrap().0), (3, 1));
+}
+
+#[test]
+fn damage_to_a_full_backup_of_ours_never_makes_a_delta_of_dictdb_1_11_join_where_it_did_not() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "dictdb_backup_1795344629_000001.json", &full(1, 1));
+    let (db, _) = restore(dir.path()).unwrap();
+    db.table("t").unwrap().update(2, record! { "b": 5 }).unwrap();
+    let ours = BackupManager::new(&db, dir.path()).unwrap().backup_full().unwrap().file;
+    let behind = write(dir.path(), "dictdb_delta_9999999999_000000.json", &delta(r#"{"id": 1, "a": 3}"#));
+    let text = std::fs::read(&ours).unwrap();
+    for cut in [0, 40] {
+        std::fs::write(&ours, &text[..text.len() - cut]).unwrap();
+        let error = restore(dir.path()).unwrap_err();
+        assert!(matches!(&error, Error::MissingLink { file, .. } if *file == behind), "{cut}: {error}");
+        let (db, report) = RestoreOptions::new().accept_earlier(true).restore(dir.path()).unwrap();
+        assert_eq!(held(&db), (1, if cut == 0 { 5 } else { 1 }), "{report}");
+        assert_eq!((report.fell_back, &*report.left_out), (cut != 0, &*vec![behind.clone()]), "{report}");
+    }
+}
+
+#[test]
+fn a_delta_of_dictdb_1_11_in_a_directory_of_ours_is_missed_and_hides_no_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = DictDb::new();
+    db.create_table("t", "id").unwrap().insert(record! { "id": 1, "a": 1 }).unwrap();
+    BackupManager::new(&db, dir.path()).unwrap().backup_full().unwrap();
+    let stranger = write(dir.path(), "dictdb_delta_9999999999_000000.json", &delta(r#"{"id": 1, "a": 3}"#));
+    let error = restore(dir.path()).unwrap_err();
+    assert!(matches!(&error, Error::MissingLink { file, .. } if *file == stranger), "{error}");
+    let (restored, report) = RestoreOptions::new().lineage(db.lineage()).restore(dir.path()).unwrap();
+    assert_eq!(restored.digest(), db.digest());
+    assert!(report.left_out.is_empty(), "{report}");
+}
+
+#[test]
+fn a_full_backup_that_dictdb_1_11_pickled_is_never_passed_over_for_an_older_one() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "dictdb_backup_1795344629_000002.pickle", "\u{80}\u{5}");
+    let refused = |named: &str| {
+        let error = restore(dir.path()).unwrap_err();
+        let Error::UnsupportedValue { file, expected, .. } = &error else { panic!("{error}") };
+        assert_eq!(*file, dir.path().join(named));
+        assert!(expected.contains("file_format=\"json\""), "{error}");
+    };
+    refused("dictdb_backup_1795344629_000002.pickle");
+    write(dir.path(), "dictdb_delta_1795344629_000003.json", &delta(r#"{"id": 1, "a": 3}"#));
+    refused("dictdb_backup_1795344629_000002.pickle");
+    write(dir.path(), "dictdb_backup_1795344629_000001.json", &full(1, 1));
+    refused("dictdb_backup_1795344629_000002.pickle");
+    // An older one is no more looked at than any other.
+    let newest = write(dir.path(), "dictdb_backup_1795344629_000004.json", &full(3, 2));
+    assert_eq!(held(&restore(dir.path()).unwrap().0), (3, 2));
+    std::fs::write(&newest, "{").unwrap();
+    refused("dictdb_backup_1795344629_000002.pickle");
+    write(dir.path(), "dictdb_backup_1795344629_000005.pickle", "");
+    refused("dictdb_backup_1795344629_000005.pickle");
+}
+
+#[test]
+fn an_incremental_manager_beside_a_pickle_begins_with_a_full_backup_that_restores() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "dictdb_backup_1795344629_000002.pickle", "");
+    let db = DictDb::new();
+    db.create_table("t", "id").unwrap().insert(record! { "a": 1 }).unwrap();
+    let manager = BackupManager::builder(&db, dir.path()).incremental(true).file_format(BackupFormat::Binary);
+    manager.build().unwrap().backup_now().unwrap();
+    assert_eq!(restore(dir.path()).unwrap().0.digest(), db.digest());
+    // That of another program, newer: only who asks for this history gets it.
+    write(dir.path(), "dictdb_backup_9999999999_000000.pickle", "");
+    assert!(matches!(restore(dir.path()), Err(Error::UnsupportedValue { .. })));
+    let (restored, _) = RestoreOptions::new().lineage(db.lineage()).restore(dir.path()).unwrap();
+    assert_eq!(restored.digest(), db.digest());
+}
+
+#[test]
+fn a_delta_of_dictdb_1_11_by_hand_is_refused_as_a_restore_refuses_it_by_file_and_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let with_schema = full(1, 1).replace("null", r#"{"id": "int", "a": "int", "b": "int"}"#);
+    let begun = write(
+        dir.path(),
+        "dictdb_backup_1795344629_000001.json",
+        &with_schema.replace(r#", "b": 1"#, r#", "b": 1, "a": 1"#).replace(r#""a": 1}, "#, r#""a": 1, "b": 1}, "#),
+    );
+    for (bad, unsupported) in [
+        (delta(r#"{"id": true, "a": 1, "b": 1}"#), true),
+        (delta(r#"{"id": null, "a": 1, "b": 1}"#), true),
+        (delta(r#"{"id": 3, "a": 18446744073709551616, "b": 1}"#), true),
+        (delta(r#"{"id": 3, "a": "text", "b": 1}"#), false),
+        (delta(r#"{"id": 3, "a": 1, "b": 1}"#).replace(r#""t""#, r#""new""#), false),
+        (delta("").replace(r#""deletes": []"#, r#""deletes": [1]"#).replace(r#""t""#, r#""new""#), false),
+    ] {
+        let file = write(dir.path(), "dictdb_delta_1795344629_000002.json", &bad);
+        let db = DictDb::load(&begun).unwrap();
+        let before = db.digest();
+        let by_hand = db.apply_delta(&file).unwrap_err();
+        assert_eq!(db.digest(), before, "{bad}");
+        assert_eq!(by_hand.to_string(), restore(dir.path()).unwrap_err().to_string(), "{bad}");
+        assert_eq!(matches!(by_hand, Error::UnsupportedValue { .. }), unsupported, "{bad}: {by_hand}");
+        assert!(by_hand.to_string().contains("dictdb_delta_1795344629_000002.json"), "{by_hand}");
+    }
+    // Without a key it gets the next one, as in Python.
+    let file = write(dir.path(), "dictdb_delta_1795344629_000002.json", &delta(r#"{"a": 1, "b": 7}"#));
+    let db = DictDb::load(&begun).unwrap();
+    assert_eq!(db.apply_delta(&file).unwrap(), 1);
+    assert_eq!(db.table("t").unwrap().get(3).unwrap().unwrap()["b"], 7);
+    assert_eq!(restore(dir.path()).unwrap().0.digest(), db.digest());
+}
