@@ -219,4 +219,16 @@ mod tests {
             assert!(FrameHeader::parse(bytes.first_chunk().unwrap(), LINEAGE).is_err(), "byte {at} = {byte}");
         }
     }
+
+    #[test]
+    fn the_largest_payload_that_is_written_is_read_and_no_larger_one() {
+        for bytes in [FRAME_PAYLOAD_BYTES_MAX - 1, FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX + 1] {
+            let mut header: [u8; FRAME_HEADER_BYTES] = *frame(b"p").first_chunk().unwrap();
+            header[4..8].copy_from_slice(&(bytes as u32).to_le_bytes());
+            let crc = checksum(LINEAGE, &header[..28]);
+            header[28..].copy_from_slice(&crc.to_le_bytes());
+            let is_read = FrameHeader::parse(&header, LINEAGE).is_ok();
+            assert_eq!((is_read, payload_fits(bytes)), (bytes <= 1 << 30, bytes <= 1 << 30), "{bytes} bytes");
+        }
+    }
 }

@@ -17,5 +17,7 @@ mod manager;
 mod midst;
 #[path = "faults/progress.rs"]
 mod progress;
+#[path = "faults/reports.rs"]
+mod reports;
 #[path = "faults/thread.rs"]
 mod thread;

@@ -7,10 +7,10 @@ use super::{Ending, SegmentReader};
 use crate::clock::ManualClock;
 use crate::db::DictDb;
 use crate::error::Error;
-use crate::file::header::Header;
+use crate::file::header::{FileKind, Header};
 use crate::file::seal::Seal;
-use crate::frame::FRAME_HEADER_BYTES;
-use crate::history::{Digest, Seq, Timestamp};
+use crate::frame::{self, FRAME_HEADER_BYTES, FrameKind};
+use crate::history::{Digest, Lineage, Seq, Timestamp};
 use crate::record;
 use crate::storage::MemoryStorage;
 use crate::store::{CheckpointPolicy, Durability, Options};
@@ -439,5 +439,26 @@ fn the_stores_of_the_scenarios_open_whole_before_they_are_damaged() {
         let storage = make();
         let db = options(&storage).open(DIR).unwrap();
         assert_eq!((db.seq().get(), db.open_report().unwrap().torn.is_some()), (7, false));
+    }
+}
+
+/// It is looked for in pieces, and may lie across the end of one.
+#[test]
+fn a_frame_behind_the_damage_bears_witness_wherever_it_begins() {
+    let storage = MemoryStorage::new();
+    let file = Path::new("log");
+    let lineage = Lineage::from_bytes([7; 16]);
+    let created = Timestamp::from_micros(0);
+    let head = Header { kind: FileKind::Log, lineage, parent: None, base: None, created, preallocation: 512 }.encode();
+    for behind in (1..100).chain(65_490..65_540).chain(130_990..131_050) {
+        let mut bytes = head.to_vec();
+        bytes.resize(head.len() + behind, 0);
+        let start = frame::begin(&mut bytes);
+        bytes.push(1);
+        frame::finish(&mut bytes, start, FrameKind::Commit, lineage, Seq::new(9), Seq::new(4));
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        storage.write(file, bytes).unwrap();
+        let ending = ending(&storage, file);
+        assert_eq!((ending.found, ending.later), (Found::Broken, Later::Proof), "{behind} bytes behind");
     }
 }

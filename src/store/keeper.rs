@@ -302,6 +302,7 @@ mod tests {
         }
         // As behind failures while the log grew long.
         keepers.look_at.store(1 << 40, Ordering::Relaxed);
+        keepers.retry_at.store(1 << 40, Ordering::Relaxed);
         table.insert(record! {}).unwrap();
         db.checkpoint().unwrap();
         until_a_checkpoint_behind(checkpoint());

@@ -646,3 +646,76 @@ fn a_torn_tail_is_kept_aside_also_where_a_checkpoint_comes_before_the_first_writ
     assert_eq!(files(&storage, "dictdb_torn_").len(), 1);
     assert_eq!(options(&storage).open(DIR).unwrap().open_report().unwrap().torn, None);
 }
+
+#[test]
+fn a_torn_tail_of_any_length_is_kept_aside_whole() {
+    for len in [1, 65_535, 65_536, 65_537, 300_000] {
+        let storage = MemoryStorage::new();
+        let settings = options(&storage).segment_bytes(1 << 20).preallocate_bytes(1 << 20);
+        let db = settings.open(DIR).unwrap();
+        commit(&db, 3);
+        drop(db);
+        let log = logs(&storage).pop().unwrap();
+        let mut bytes = storage.read(&log).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        // Zeros among them belong to it.
+        let tail: Vec<u8> = (0..len).map(|n| if n % 100_000 < 50_000 { n as u8 | 1 } else { 0 }).chain([7]).collect();
+        bytes[end..end + tail.len()].copy_from_slice(&tail);
+        storage.write(&log, bytes).unwrap();
+        let db = settings.open(DIR).unwrap();
+        assert_eq!(db.open_report().unwrap().torn.as_ref().unwrap().bytes, tail.len() as u64);
+        commit(&db, 1);
+        assert!(storage.read(files(&storage, "dictdb_torn_").pop().unwrap()).unwrap() == tail, "{} bytes", tail.len());
+    }
+}
+
+#[test]
+fn what_was_preallocated_and_not_used_is_given_back_when_a_segment_ends() {
+    let storage = MemoryStorage::new();
+    let settings = options(&storage).preallocate_bytes(1 << 20);
+    let db = settings.open(DIR).unwrap();
+    commit(&db, 100);
+    let lengths = || logs(&storage).iter().map(|log| storage.read(log).unwrap().len()).collect::<Vec<_>>();
+    let [ended @ .., open] = &lengths()[..] else { panic!("no log") };
+    assert!(ended.len() > 1 && ended.iter().all(|len| *len < 4_000) && *open == 1 << 20, "{ended:?}");
+    db.close().unwrap();
+    assert!(lengths().iter().all(|len| *len < 4_000), "{:?}", lengths());
+}
+
+#[test]
+fn an_interval_hurries_once_much_has_gathered_and_then_takes_its_time_again() {
+    let storage = MemoryStorage::new();
+    let db = options(&storage).durability(Durability::Interval(Duration::from_secs(3_600))).open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    table.insert(record! { "text": "x".repeat(3 << 20) }).unwrap();
+    let (before, large) = (Instant::now(), db.seq());
+    while db.durability_report().synced != Some(large) {
+        assert!(before.elapsed() < Duration::from_secs(30), "{}", db.durability_report());
+        yield_now();
+    }
+    commit(&db, 1);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(db.durability_report().synced, Some(large), "an hour has not gone by");
+}
+
+/// The name of a snapshot that it only found may be gone after a crash.
+#[test]
+fn a_checkpoint_removes_nothing_before_its_session_has_written_a_snapshot() {
+    let storage = MemoryStorage::new();
+    let db = options(&storage).open(DIR).unwrap();
+    commit(&db, 60);
+    let first = logs(&storage).remove(0);
+    let bytes = storage.read(&first).unwrap();
+    for _ in 0..3 {
+        commit(&db, 60);
+        db.checkpoint().unwrap();
+    }
+    assert!(!storage.paths().contains(&first));
+    storage.write(&first, bytes).unwrap();
+    db.close().unwrap();
+    let db = options(&storage).open(DIR).unwrap();
+    let report = db.checkpoint().unwrap();
+    assert_eq!((report.file, report.removed, report.not_removed), (None, vec![], None));
+    commit(&db, 1);
+    assert!(db.checkpoint().unwrap().removed.contains(&first));
+}

@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-use dictdb::{DictDb, Error, MemoryStorage, Storage};
+use dictdb::{CheckpointPolicy, DictDb, Error, MemoryStorage, Options, Storage, record};
 
-use crate::damage_shapes::{self as shapes, DIR, Files, Shape, commit, files_of, is_log, options, storage_of};
+use crate::damage_shapes::{self as shapes, DIR, Files, Shape, commit, files_of, frames, is_log, options, storage_of};
+use crate::hooked::{Hooked, Op};
 
 /// What came of one case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -453,4 +455,127 @@ fn within_bounds(shape: &Shape, path: &std::path::Path, forged: Vec<u8>, what: &
         }
     }
     1
+}
+
+/// A store in memory: two snapshots, and a log of several segments that the first of them joins onto, closed.
+fn with_a_log_of_segments(storage: &MemoryStorage) -> Options {
+    let options = Options::new().checkpoint(CheckpointPolicy::manual()).segment_bytes(512).preallocate_bytes(512);
+    let db = options.clone().storage(storage.clone()).open("/data").unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    for id in 0..40 {
+        table.insert(record! { "id": id, "text": "some of many" }).unwrap();
+        if id == 20 || id == 30 {
+            db.checkpoint().unwrap();
+        }
+    }
+    db.close().unwrap();
+    options
+}
+
+/// The same with another header, whose checksum fits.
+fn with_header(bytes: &[u8], changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for (at, byte) in changes {
+        bytes[*at] = *byte;
+    }
+    let crc = crc32fast::hash(&bytes[..124]);
+    bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_is_of_a_later_version_is_never_taken_for_a_damaged_one() {
+    let ill: Arc<Mutex<Option<PathBuf>>> = Arc::default();
+    let is_ill = Arc::clone(&ill);
+    let storage = Hooked::new(move |op, path| {
+        let fails = op == Op::Open && is_ill.lock().unwrap().as_deref() == Some(path);
+        if fails { Err(std::io::ErrorKind::Other.into()) } else { Ok(()) }
+    });
+    let files = storage.files.clone();
+    let options = with_a_log_of_segments(&files).storage(storage);
+    let both = || [options.open("/data"), options.open_read_only("/data")].map(Result::unwrap_err);
+    assert!(files.paths().len() > 4, "{files:?}");
+    for path in files.paths().into_iter().filter(|path| path.to_string_lossy().contains("/data/dictdb_")) {
+        *ill.lock().unwrap() = Some(path.clone());
+        for error in both() {
+            assert!(matches!(&error, Error::Io { path: told, .. } if *told == path), "{error}");
+        }
+        *ill.lock().unwrap() = None;
+        let bytes = files.read(&path).unwrap();
+        files.write(&path, with_header(&bytes, &[(8, 3)])).unwrap();
+        for error in both() {
+            assert!(matches!(&error, Error::UnsupportedVersion { file, found: 3, .. } if *file == path), "{error}");
+        }
+        files.write(&path, bytes).unwrap();
+    }
+    assert_eq!(options.open("/data").unwrap().table("t").unwrap().len().unwrap(), 40);
+}
+
+#[test]
+fn a_header_whose_checksum_fits_is_held_to_each_of_its_fields() {
+    let files = MemoryStorage::new();
+    let options = with_a_log_of_segments(&files).storage(files.clone());
+    let newest = |prefix: &str| {
+        let is_one = |path: &PathBuf| path.to_string_lossy().contains(prefix);
+        files.paths().into_iter().filter(is_one).max().unwrap()
+    };
+    let (log, snapshot) = (newest("dictdb_log_"), newest("dictdb_snapshot_"));
+    let zeros = |bytes: std::ops::Range<usize>| bytes.map(|at| (at, 0)).collect::<Vec<_>>();
+    let stamps = [&log, &snapshot].map(|path| files.read(path).unwrap()[112]);
+    for (changes, offset) in [
+        (vec![(0, 0)], 0),
+        (vec![(10, 4)], 10),
+        (vec![(15, 1)], 11),
+        (zeros(16..32), 16),
+        (zeros(32..48), 32),
+        (vec![(88, 1)], 72),
+        (vec![(112, stamps[0] ^ 1)], 112),
+        (vec![(120, 255), (121, 1)], 120),
+        (zeros(120..124), 120),
+        // The empty database, and a history that did not begin there.
+        (zeros(48..72), 32),
+        (vec![(32, files.read(&log).unwrap()[32] ^ 1)], 72),
+    ] {
+        let bytes = files.read(&log).unwrap();
+        files.write(&log, with_header(&bytes, &changes)).unwrap();
+        match options.open("/data") {
+            Err(Error::Corrupt { file, offset: told, .. }) => assert_eq!((file, told), (log.clone(), offset)),
+            other => panic!("{changes:?}: {other:?}"),
+        }
+        files.write(&log, bytes).unwrap();
+    }
+    for (changes, offset) in [(vec![(120, 1)], 120), (vec![(112, stamps[1] ^ 1)], 112), (vec![(10, 2), (32, 1)], 10)] {
+        let bytes = files.read(&snapshot).unwrap();
+        files.write(&snapshot, with_header(&bytes, &changes)).unwrap();
+        let db = options.open("/data").unwrap();
+        let report = db.open_report().unwrap();
+        match &report.damaged[..] {
+            [damaged] if damaged.file == snapshot => match &*damaged.error {
+                Error::Corrupt { offset: told, .. } => assert_eq!(*told, offset),
+                other => panic!("{changes:?}: {other:?}"),
+            },
+            other => panic!("{changes:?}: {other:?}"),
+        }
+        files.write(&snapshot, bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_seal_whose_checksums_fit_is_held_to_each_of_its_fields() {
+    let files = MemoryStorage::new();
+    let options = with_a_log_of_segments(&files).storage(files.clone());
+    let log = files.paths().into_iter().filter(|path| is_log(path)).max().unwrap();
+    let sealed = files.read(&log).unwrap();
+    let seal = frames(&sealed).pop().unwrap();
+    // Digest, time, frames, groups, records, bytes of the file, hash of what it holds.
+    for at in [0, 16, 24, 32, 40, 48, 56] {
+        let mut forged = sealed.clone();
+        forged[seal.bytes.start + 32 + at] ^= 1;
+        repair(&mut forged, &seal);
+        files.write(&log, forged).unwrap();
+        match options.open("/data") {
+            Err(Error::Corrupt { file, .. }) => assert_eq!(file, log),
+            other => panic!("byte {at}: {other:?}"),
+        }
+    }
 }

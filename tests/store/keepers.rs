@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dictdb::{
-    BackupFormat, BackupManager, CheckpointPolicy, Clock, DictDb, Durability, ManualClock, MemoryStorage, Options,
-    SystemClock, Timestamp, record,
+    BackupFormat, BackupManager, CheckpointPolicy, Clock, DictDb, Durability, Error, ManualClock, MemoryStorage,
+    Options, Promotion, Storage, SystemClock, Timestamp, record,
 };
 
 use super::hooked::{Hooked, Op};
@@ -301,5 +301,128 @@ fn a_delta_comes_out_of_the_log_though_a_large_commit_lies_before_it_there() {
         table.insert(record! { "n": n }).unwrap();
         let report = manager.backup_delta().unwrap();
         assert_eq!(report.promoted, None, "{report}");
+    }
+}
+
+#[test]
+fn commits_made_while_a_checkpoint_is_written_count_as_log_behind_it() {
+    let audit: Arc<OnceLock<dictdb::Table>> = Arc::default();
+    let trail = Arc::clone(&audit);
+    let storage = Hooked::new(move |op, path| {
+        if op == Op::Publish
+            && is_snapshot(path)
+            && let Some(table) = trail.get()
+        {
+            table.insert(record! { "text": "while it is published" }).unwrap();
+        }
+        Ok(())
+    });
+    let db = Options::new().storage(storage).checkpoint(CheckpointPolicy::manual()).open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    let grows_by = |text: &str| {
+        let before = db.durability_report().log_bytes;
+        table.insert(record! { "text": text }).unwrap();
+        db.durability_report().log_bytes - before
+    };
+    let one = grows_by("while it is published");
+    audit.set(table.clone()).unwrap();
+    assert_eq!(db.checkpoint().unwrap().seq.get(), 2);
+    assert_eq!((db.seq().get(), db.durability_report().log_bytes), (3, one));
+}
+
+/// It would be in memory at once, and is no smaller than a full backup.
+#[test]
+fn a_delta_of_more_than_the_log_is_read_for_becomes_a_full_backup() {
+    let storage = MemoryStorage::new();
+    let options = Options::new().storage(storage.clone()).checkpoint(CheckpointPolicy::manual());
+    let db = options.ring_bytes(0).open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    let builder = BackupManager::builder(&db, "/backups").storage(storage.clone()).file_format(BackupFormat::Binary);
+    let manager = builder.incremental(true).build().unwrap();
+    manager.backup_full().unwrap();
+    let text = "x".repeat(1 << 20);
+    for (commits, promoted) in [(7, None), (9, Some(Promotion::Gap))] {
+        for _ in 0..commits {
+            table.insert(record! { "text": text.as_str() }).unwrap();
+        }
+        let report = manager.backup_delta().unwrap();
+        assert_eq!(report.promoted, promoted, "{report}");
+    }
+}
+
+#[test]
+fn a_snapshot_that_does_not_come_back_as_it_was_written_is_not_published_and_nothing_goes_for_it() {
+    let disk: Arc<OnceLock<MemoryStorage>> = Arc::default();
+    let rotting = Arc::clone(&disk);
+    let storage = Hooked::new(move |op, path| {
+        if op == Op::Open
+            && is_snapshot(path)
+            && path.extension().unwrap() == "tmp"
+            && let Some(files) = rotting.get()
+        {
+            let mut bytes = files.read(path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            files.write(path, bytes).unwrap();
+        }
+        Ok(())
+    });
+    let files = storage.files.clone();
+    let db = Options::new().storage(storage).checkpoint(CheckpointPolicy::manual()).open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    for _ in 0..2 {
+        table.insert(record! { "text": "x".repeat(1_000) }).unwrap();
+        db.checkpoint().unwrap();
+    }
+    table.insert(record! { "text": "x".repeat(1_000) }).unwrap();
+    let before = files.paths();
+    disk.set(files.clone()).unwrap();
+    let error = db.checkpoint().unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    assert_eq!((files.paths(), db.durability_report().checkpoint_failures), (before, 1));
+}
+
+#[test]
+fn a_leftover_that_somebody_else_has_removed_hinders_no_checkpoint() {
+    let files = MemoryStorage::new();
+    let leftover = Path::new(DIR).join(".dictdb_log_1_000000.log.123-0.tmp");
+    let options = Options::new().storage(files.clone()).checkpoint(CheckpointPolicy::manual());
+    drop(options.open(DIR).unwrap());
+    files.write(&leftover, b"half a header".to_vec()).unwrap();
+    let db = options.open(DIR).unwrap();
+    assert_eq!(db.open_report().unwrap().leftovers, 1);
+    files.remove(&leftover).unwrap();
+    db.create_table("t", "id").unwrap();
+    assert_eq!(db.checkpoint().unwrap().not_removed, None);
+}
+
+#[test]
+fn no_automatic_checkpoint_comes_before_the_log_has_as_many_bytes_as_the_newest_snapshot() {
+    let policy = CheckpointPolicy::automatic().log_bytes(1_000).max_recovery_time(Duration::MAX);
+    let options = Options::new().storage(MemoryStorage::new()).durability(Durability::Manual).checkpoint(policy);
+    let mut db = options.open(DIR).unwrap();
+    db.create_table("t", "id").unwrap().insert(record! { "text": "x".repeat(1 << 20) }).unwrap();
+    let began = Instant::now();
+    while db.durability_report().checkpoint != Some(db.seq()) {
+        assert!(began.elapsed() < AGES, "{}", db.durability_report());
+        thread::yield_now();
+    }
+    let newest = db.durability_report().checkpoint;
+    for is_found in [false, true] {
+        if is_found {
+            db.close().unwrap();
+            db = options.open(DIR).unwrap();
+        }
+        for _ in 0..20 {
+            db.table("t").unwrap().insert(record! { "text": "x".repeat(1_000) }).unwrap();
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(db.durability_report().checkpoint, newest, "found in the directory: {is_found}");
+    }
+    db.table("t").unwrap().insert(record! { "text": "x".repeat(1 << 20) }).unwrap();
+    let began = Instant::now();
+    while db.durability_report().checkpoint == newest {
+        assert!(began.elapsed() < AGES, "{}", db.durability_report());
+        thread::yield_now();
     }
 }

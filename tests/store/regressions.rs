@@ -499,3 +499,23 @@ fn rot_in_what_a_store_under_manual_had_synced_is_no_torn_tail_but_in_the_last_f
     let error = manual(&storage).open(DIR).unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
 }
+
+#[test]
+fn a_store_under_manual_is_synced_each_few_mebibytes_in_every_segment() {
+    let storage = MemoryStorage::new();
+    let db = manual(&storage).segment_bytes(10 << 20).open(DIR).unwrap();
+    let table = db.create_table("t", "id").unwrap();
+    let text = "x".repeat(600_000);
+    let started = std::time::Instant::now();
+    let mut syncs = std::collections::BTreeSet::new();
+    for _ in 0..60 {
+        table.upsert(record! { "id": 1, "text": text.as_str() }).unwrap();
+        while db.durability_report().written != Some(db.seq()) {
+            assert!(started.elapsed() < std::time::Duration::from_secs(60), "{}", db.durability_report());
+            std::thread::yield_now();
+        }
+        syncs.extend(db.durability_report().synced.filter(|synced| synced.get() > 0));
+    }
+    // Three segments were filled.
+    assert!(syncs.len() >= 3, "{syncs:?}");
+}
