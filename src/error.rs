@@ -62,7 +62,8 @@ pub enum Error {
     /// A JSON backup whose text no longer fits its checksum, as after an edit by hand.
     #[error(
         "the checksum of {} no longer fits its text (stored {stored:08x}, computed {computed:08x}): the file is damaged \
-         or was edited; if it was edited on purpose, load it with LoadOptions::new().ignore_checksum(true)",
+         or was edited; if it was edited on purpose, ignore_checksum(true) of RestoreOptions takes it as it stands in a restore, that of \
+         LoadOptions in load_with and apply_delta_with",
         file.display()
     )]
     ChecksumMismatch {
@@ -239,7 +240,7 @@ pub enum Error {
         /// The most that is allowed.
         limit: u64,
     },
-    /// Automatic keys or sequence numbers have reached the end of their range.
+    /// Automatic keys, sequence numbers or the stamps of file names have reached the end of their range.
     #[error("{what} has no numbers left")]
     Exhausted {
         /// Which counter.
@@ -340,8 +341,8 @@ pub enum Error {
         /// One of its entries.
         found: String,
     },
-    /// The directory of a store was given where one for backups is wanted. Nothing was written to it.
-    #[error("{} is the directory of a store: backups need a directory of their own, better on another disk", dir.display())]
+    /// The directory of a store was given where one of backups is wanted. Nothing was written to it.
+    #[error("{} is the directory of a store: open it with DictDb::open; backups need a directory of their own, better on another disk", dir.display())]
     StoreDirectory {
         /// The directory.
         dir: PathBuf,

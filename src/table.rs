@@ -1,5 +1,6 @@
 //! A table's handle for dynamic records, each operation its own commit.
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -248,7 +249,7 @@ pub(crate) fn insert_many<V>(
 /// Buffers of a thread that grow beyond this are given back.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
 
-thread_local!(static SCRATCH: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) });
+thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
 
 /// Runs `write` with a scratch buffer of this thread, which `encode` fills first. No lock is held while it encodes.
 pub(crate) fn with_scratch<T>(
@@ -256,16 +257,16 @@ pub(crate) fn with_scratch<T>(
     write: impl FnOnce(&[u8]) -> Result<T>,
 ) -> Result<T> {
     // Taken, not borrowed: a `Serialize` that itself writes a record finds an empty one.
-    let mut scratch = SCRATCH.take();
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
     scratch.clear();
     let result = encode(&mut scratch).and_then(|()| write(&scratch));
     if scratch.capacity() <= SCRATCH_BYTES_MAX {
-        SCRATCH.set(scratch);
+        let _ = SCRATCH.try_with(|kept| kept.set(scratch)); // not at the end of the thread
     }
     result
 }
 
-thread_local!(static COPY: std::cell::Cell<RowCopy> = const { std::cell::Cell::new(RowCopy::new()) });
+thread_local!(static COPY: Cell<RowCopy> = const { Cell::new(RowCopy::new()) });
 
 /// Has `copy` copy a row, and `read` read it if there is one. No lock is held while it does.
 pub(crate) fn with_copy<T>(
@@ -273,11 +274,11 @@ pub(crate) fn with_copy<T>(
     read: impl FnOnce(RowRef<'_>) -> T,
 ) -> Result<Option<T>> {
     // Taken, not borrowed: a `Deserialize` that itself reads a record finds an empty one.
-    let mut row = COPY.take();
+    let mut row = COPY.try_with(Cell::take).unwrap_or_default();
     let found = copy(&mut row)?;
     let value = found.then(|| read(row.row()));
     if row.capacity() <= SCRATCH_BYTES_MAX {
-        COPY.set(row);
+        let _ = COPY.try_with(|kept| kept.set(row)); // not at the end of the thread
     }
     Ok(value)
 }

@@ -67,5 +67,7 @@ mod legacy;
 mod looks;
 #[path = "store/poison.rs"]
 mod poison;
+#[path = "store/put_back.rs"]
+mod put_back;
 #[path = "store/regressions.rs"]
 mod regressions;

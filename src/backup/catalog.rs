@@ -8,6 +8,7 @@ use crate::file::name::{self, BackupFormat, BackupKind, BackupName, Stamp};
 use crate::file::{self, Summary, SummaryHistory, Trust};
 use crate::history::{Lineage, Point, Timestamp};
 use crate::storage::{DiskStorage, Storage};
+use crate::store;
 
 /// One file with a backup's name.
 #[derive(Debug)]
@@ -27,9 +28,13 @@ pub(crate) struct Catalog {
     pub(crate) pickles: Vec<(Stamp, PathBuf)>,
 }
 
-/// The names in a directory that are backups', in order.
+/// The names in a directory that are backups', in order. Refuses that of a store: somebody may have made one there since.
 pub(crate) fn names(storage: &dyn Storage, dir: &Path) -> Result<Vec<BackupName>> {
-    Ok(names_of(&list(storage, dir)?))
+    let files = list(storage, dir)?;
+    if files.iter().any(|name| store::is_of_a_store(name)) {
+        return Err(Error::StoreDirectory { dir: dir.to_owned() });
+    }
+    Ok(names_of(&files))
 }
 
 fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<OsString>> {
@@ -66,8 +71,8 @@ impl Catalog {
         let lineage = self.entries.last()?.history()?.end.lineage;
         let leads = |entry: &&Entry| entry.history().filter(|h| h.end.lineage == lineage).map(|h| h.end.seq);
         let is_full = |entry: &&Entry| entry.name.kind == BackupKind::Full && leads(entry).is_some();
-        let since = self.entries.iter().rev().find(is_full).map(|full| full.name.stamp);
-        let counts = |entry: &&Entry| leads(entry).is_some() && Some(entry.name.stamp) >= since;
+        let since = self.entries.iter().rev().find(is_full).map(|full| full.name.order());
+        let counts = |entry: &&Entry| leads(entry).is_some() && Some(entry.name.order()) >= since;
         let furthest = self.entries.iter().filter(counts).max_by_key(leads)?;
         let point = furthest.history()?.end;
         let mut names = vec![furthest.name];
@@ -91,7 +96,7 @@ impl Catalog {
                 break;
             }
             // Every step goes to an older stamp, so this ends.
-            let older = |e: &&Entry| e.name.stamp < link.name.stamp && e.history().is_some_and(|h| h.end == base);
+            let older = |e: &&Entry| e.name.order() < link.name.order() && e.history().is_some_and(|h| h.end == base);
             link = self.entries.iter().rev().find(older)?;
             names.push(link.name);
         }

@@ -58,7 +58,8 @@ pub(crate) struct Chain {
     own: Vec<BackupName>,
     /// Where each history here began that did not begin empty.
     parents: BTreeMap<Lineage, Point>,
-    /// The newest stamp in the directory when the handle was last seen to be no closed one: whoever goes on from it comes later.
+    /// The newest stamp in the directory when the handle was last seen to be no closed one, or a look was first seen: whoever
+    /// goes on from it comes later.
     before_close: Option<Stamp>,
     /// Whether the handle was ever seen to be no closed one.
     was_open: bool,
@@ -108,7 +109,11 @@ impl Chain {
         let tip = tip.filter(|tip| db.may_have_been_at(tip.point));
         let histories = catalog.entries.iter().filter_map(Entry::history);
         let parents = histories.filter_map(|history| Some((history.end.lineage, history.parent?))).collect();
-        let is_newest_damaged = catalog.entries.last().is_some_and(|entry| entry.found.is_err());
+        let newest_damage = catalog.entries.last().and_then(|entry| entry.found.as_ref().err());
+        if let Some(error) = newest_damage {
+            tracing::warn!("where the newest backup leads is not known: {error}");
+        }
+        let is_newest_damaged = newest_damage.is_some();
         Ok(Chain { tip, newest, has_unreadable, known, parents, is_newest_damaged, ..Chain::default() })
     }
 
@@ -183,12 +188,18 @@ impl Chain {
     /// and opened again, or only looked at. It would get the newest name, and be what restores.
     fn refuse_left_behind(&self, settings: &Settings, db: &DictDb, state: &State) -> Result<()> {
         // Files that lead to a point of its history from nowhere, as one between is gone, are its own as well.
-        let is_own = |point: &Point| !self.is_newest_damaged && in_history(*point, state);
+        let is_own =
+            |point: &Point| !self.is_newest_damaged && in_history(*point, state) && db.may_have_been_at(*point);
         let foreign = self.newest.filter(|point| self.checkpoint(state).is_none() && !is_own(point));
         let Some(newest) = foreign else { return Ok(()) };
         let is_later = db.is_closed() && self.known > self.before_close;
         // (One that has its store open may be behind what is here: it was put back from a copy, and goes on.)
-        if is_later || (db.is_read_only() && newest.seq > state.seq && self.descends(newest.lineage, state)) {
+        // A look stays where it was: the store it looks at has come further, or what came since is of a history that went on
+        // from a point before, as where the store was restored, or crashed.
+        let parent = state.identity.parent.map(|parent| parent.lineage);
+        let is_of_another = newest.lineage != state.identity.lineage && Some(newest.lineage) != parent;
+        let has_gone_on = newest.seq > state.seq || (self.known > self.before_close && is_of_another);
+        if is_later || (db.is_read_only() && has_gone_on && self.descends(newest.lineage, state)) {
             let (dir, stands) = (settings.dir.clone(), Box::new(state.point()));
             return Err(Error::LeftBehind { dir, newest: Box::new(newest), stands });
         }
@@ -197,7 +208,9 @@ impl Chain {
 
     /// For a moment behind one at which the directory was looked at.
     pub(crate) fn note_open(&mut self, db: &DictDb) {
-        if !db.is_closed() {
+        // A look falls behind from the first moment on.
+        let is_behind = db.is_closed() || (db.is_read_only() && self.was_open);
+        if !is_behind {
             (self.before_close, self.was_open) = (self.known, true);
         }
     }
@@ -283,6 +296,7 @@ impl Chain {
         let base = match self.checkpoint(state) {
             Some(tip) if is_whole(tip, names) => tip.point,
             Some(_) => return Err(Promotion::ChainBroken),
+            None if self.is_newest_damaged && !self.has_unreadable => return Err(Promotion::NewestDamaged),
             None => from_empty().ok_or(Promotion::NoChain)?,
         };
         match db.frames(base.seq, state) {
@@ -345,7 +359,12 @@ impl Chain {
     /// The next stamp, past those given and those in the directory; it is used up even by a failure. And the state of the
     /// database then.
     fn stamp(&mut self, settings: &Settings, db: &DictDb, names: &[BackupName]) -> Result<(Stamp, State)> {
-        let exhausted = || Error::Exhausted { what: "the stamps of backup names".to_owned() };
+        let exhausted = || Error::Exhausted {
+            what: format!(
+                "{}, whose newest name has the last stamp that there is (move that file away),",
+                settings.dir.display()
+            ),
+        };
         let (stamp, state) = db.stamped_state(&settings.dir, self.stamp.max(newest(names))).ok_or_else(exhausted)?;
         self.stamp = Some(stamp);
         Ok((stamp, state))

@@ -317,7 +317,8 @@ impl BackupManager {
     /// # Errors
     /// [`Error::Io`], also where the storage panics, [`Error::DiskFull`]; [`Error::NotRepresentable`] (NaN in JSON),
     /// [`Error::Cancelled`], [`Error::NestedBackup`]; [`Error::LeftBehind`] where the store was closed, or only looked at, and
-    /// somebody has backed up here what came later.
+    /// somebody has backed up here what came later; [`Error::StoreDirectory`] where a store was made in the directory since,
+    /// [`Error::Exhausted`] where a name there has the last stamp.
     /// Failures count, and the callback hears of them, as for automatic backups (a cancelled backup is none). A failed
     /// backup leaves no file, unless the storage panicked or refused to remove it, and the checkpoint where it was: the
     /// next one that succeeds holds everything.

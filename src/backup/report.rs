@@ -67,6 +67,9 @@ impl fmt::Display for BackupReport {
 pub enum Promotion {
     /// The directory holds no chain that leads to a point of this database's history.
     NoChain,
+    /// The newest file in the directory is damaged, or was renamed or copied, so that nobody knows where it leads; a warning
+    /// says which it is. Put it aside.
+    NewestDamaged,
     /// The ring no longer holds all commits since the checkpoint. Give it more bytes, or back up more often.
     Gap,
     /// A file of the chain is no longer there. (Damage inside a file shows only when it is read.)
@@ -80,6 +83,7 @@ impl fmt::Display for Promotion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Promotion::NoChain => "there is no chain for a delta to join onto",
+            Promotion::NewestDamaged => "the newest file in the directory is damaged, or was renamed or copied",
             Promotion::Gap => "the ring no longer holds all commits since the checkpoint",
             Promotion::ChainBroken => "a file of the chain is gone",
             Promotion::LogUnreadable => "the store's log could not be read: take a checkpoint, and suspect the disk",
@@ -178,6 +182,10 @@ pub struct RestoreReport {
     pub damaged: Vec<DamagedBackup>,
     /// Sound deltas left out under [`RestoreOptions::accept_earlier`](crate::RestoreOptions::accept_earlier).
     pub left_out: Vec<PathBuf>,
+    /// JSON files that were used though their checksum does not fit their text, under
+    /// [`RestoreOptions::ignore_checksum`](crate::RestoreOptions::ignore_checksum): those that somebody edited, and those that
+    /// are damaged in a way that shows nowhere else.
+    pub unchecked: Vec<PathBuf>,
 }
 
 impl fmt::Display for RestoreReport {
@@ -193,6 +201,9 @@ impl fmt::Display for RestoreReport {
         }
         if !self.left_out.is_empty() {
             write!(f, "; LEFT OUT {} later deltas", self.left_out.len())?;
+        }
+        for file in &self.unchecked {
+            write!(f, "; TAKEN THOUGH ITS CHECKSUM DOES NOT FIT: {}", file_name(file))?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ use crate::store;
 /// # Errors
 /// [`Error::NoBackup`], [`Error::MissingLink`], [`Error::Corrupt`], [`Error::ChecksumMismatch`],
 /// [`Error::SeveralHistories`], [`Error::UnsupportedVersion`], [`Error::UnsupportedValue`], [`Error::WrongKind`],
-/// [`Error::Io`].
+/// [`Error::Io`]; [`Error::StoreDirectory`] for the directory of a store.
 pub fn restore(dir: impl AsRef<Path>) -> Result<(DictDb, RestoreReport)> {
     RestoreOptions::new().restore(dir)
 }
@@ -106,7 +106,8 @@ impl RestoreOptions {
         self
     }
 
-    /// Takes JSON files' text as it stands; see [`LoadOptions::ignore_checksum`](crate::LoadOptions::ignore_checksum).
+    /// Takes JSON files' text as it stands; see [`LoadOptions::ignore_checksum`](crate::LoadOptions::ignore_checksum). The
+    /// report names those whose checksum does not fit (`unchecked`).
     /// Which deltas join is then told by the digests that the files state.
     pub fn ignore_checksum(mut self, ignore: bool) -> RestoreOptions {
         self.trust.ignore_checksum = ignore;
@@ -177,23 +178,48 @@ impl RestoreOptions {
     fn recover(&self, dir: &Path) -> Result<(State, RestoreReport)> {
         let started = SystemClock.monotonic();
         let mut catalog = self.catalog(dir)?;
-        let (mut state, route, missed) = self.furthest(dir, &mut catalog)?;
+        let (mut state, route, missed) = match self.furthest(dir, &mut catalog) {
+            Err(Error::NoBackup { .. }) if catalog.entries.is_empty() && store::is_store(&*self.storage, dir) => {
+                return Err(Error::StoreDirectory { dir: dir.to_owned() });
+            }
+            found => found?,
+        };
         let mut report = report(dir, &mut catalog, &route, missed);
         if report.full.is_none() && report.deltas.is_empty() {
             // The empty database is no backup.
             return Err(Error::NoBackup { dir: dir.to_owned(), damaged: report.damaged });
         }
+        report.unchecked = self.unchecked(&report)?;
         report.point = state.point();
         report.time = state.time;
         report.records = state.record_count();
         report.duration = SystemClock.monotonic().saturating_sub(started);
         state.identity = Identity::child_of(report.point);
-        if report.fell_back {
-            tracing::warn!(dir = %dir.display(), "restored from an older full backup: {report}");
+        if report.fell_back || !report.unchecked.is_empty() {
+            tracing::warn!(dir = %dir.display(), "restored, and not all was as it should be: {report}");
         } else {
             tracing::info!(dir = %dir.display(), "{report}");
         }
         Ok((state, report))
+    }
+
+    /// Which of the files used do not have the checksum that they state, where none was asked for.
+    fn unchecked(&self, report: &RestoreReport) -> Result<Vec<PathBuf>> {
+        if !self.trust.ignore_checksum {
+            return Ok(Vec::new());
+        }
+        let mut unchecked = Vec::new();
+        for file in report.full.iter().chain(&report.deltas) {
+            match file::verify_text(&*self.storage, file) {
+                Ok(()) => {}
+                Err(error) if error.is_damage() => {
+                    tracing::warn!("taken as it stands: {error}");
+                    unchecked.push(file.clone());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(unchecked)
     }
 
     /// The state that leaves nothing out, or the furthest for who accepts an earlier one. Where the chain of the newest full
@@ -514,6 +540,7 @@ fn report(dir: &Path, catalog: &mut Catalog, route: &Route, missed: Missed) -> R
         fell_back,
         damaged,
         left_out,
+        unchecked: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::backup::catalog::{Catalog, Entry};
 use crate::file;
-use crate::file::name::{BackupKind, Stamp};
+use crate::file::name::{BackupKind, Order};
 use crate::history::{Digest, Lineage, Point, Seq};
 use crate::state::State;
 
@@ -25,10 +25,10 @@ pub(super) struct Route {
     reached: BTreeMap<Lineage, Seq>,
     /// Which entries of the catalog the deltas are, in their order.
     pub(super) used: Vec<usize>,
-    /// Stamp of the full backup.
-    pub(super) since: Option<Stamp>,
-    /// Stamp of the newest of the deltas, or of the full backup.
-    pub(super) last_used: Option<Stamp>,
+    /// Where the full backup stands. (Two handles that followed one another may have given one stamp twice.)
+    pub(super) since: Option<Order>,
+    /// Where the newest of the deltas stands, or else the full backup.
+    pub(super) last_used: Option<Order>,
     /// Where it leads.
     pub(super) end: Point,
     /// The digest there, as the last file states it: text that was edited has another.
@@ -42,7 +42,7 @@ impl Route {
             Start::Full(index) => catalog.entries.get(index),
             Start::Empty(_) => None,
         };
-        let since = full.map(|full| full.name.stamp);
+        let since = full.map(|full| full.name.order());
         let stated = full.and_then(Entry::history).map_or(Digest::EMPTY, |history| history.end.digest);
         let reached = state.identity.parent.map(|parent| (parent.lineage, parent.seq)).into_iter().collect();
         let mut route = Route { start, reached, used: Vec::new(), since, last_used: since, end: state.point(), stated };
@@ -53,7 +53,7 @@ impl Route {
     /// The delta of this entry, which is the last of those used, has been read.
     pub(super) fn goes_on(&mut self, entry: &Entry, state: &State) {
         self.reached.insert(state.identity.lineage, state.seq);
-        self.last_used = self.last_used.max(Some(entry.name.stamp));
+        self.last_used = self.last_used.max(Some(entry.name.order()));
         self.stated = entry.history().map_or(self.stated, |history| history.end.digest);
     }
 
@@ -82,7 +82,7 @@ impl Route {
     ) -> Result<Missed, E> {
         let mut missed = Missed::default();
         for (index, entry) in catalog.entries.iter_mut().enumerate() {
-            if entry.name.kind != BackupKind::Delta || Some(entry.name.stamp) <= self.since {
+            if entry.name.kind != BackupKind::Delta || Some(entry.name.order()) <= self.since {
                 continue;
             }
             if self.used.contains(&index) || entry.history().is_some_and(|history| self.covers(history.end)) {
@@ -93,7 +93,7 @@ impl Route {
                 Ok(_) => missed.left_out.push(index),
                 Err(_) => {
                     missed.damaged.push(index);
-                    if Some(entry.name.stamp) > self.last_used {
+                    if Some(entry.name.order()) > self.last_used {
                         missed.needed.push(index);
                     }
                 }
@@ -115,16 +115,16 @@ impl Route {
         // Stamps rise along a chain. An older delta that joins all the same is one of another future of this point: of
         // commits that were given up when somebody went back to it and went on from there.
         let mut newer = catalog.entries.iter().zip(ends).enumerate().filter(|(_, (entry, _))| {
-            let is_newer = Some(entry.name.stamp) > self.last_used;
+            let is_newer = Some(entry.name.order()) > self.last_used;
             entry.name.kind == BackupKind::Delta && entry.found.is_ok() && is_newer
         });
         if self.is_legacy() {
             // DictDB 1.11: whatever comes after the full backup, in the order of the stamps; but not behind another one,
             // which may be what it goes on from.
             let is_next_full =
-                |entry: &&Entry| entry.name.kind == BackupKind::Full && Some(entry.name.stamp) > self.since;
-            let until = catalog.entries.iter().find(is_next_full).map(|full| full.name.stamp);
-            let goes_on = |entry: &Entry| entry.is_of_dictdb() && until.is_none_or(|until| entry.name.stamp < until);
+                |entry: &&Entry| entry.name.kind == BackupKind::Full && Some(entry.name.order()) > self.since;
+            let until = catalog.entries.iter().find(is_next_full).map(|full| full.name.order());
+            let goes_on = |entry: &Entry| entry.is_of_dictdb() && until.is_none_or(|until| entry.name.order() < until);
             return newer.find(|(_, (entry, _))| goes_on(entry)).map(|(index, _)| index);
         }
         let joining = newer.filter_map(|(index, (entry, end))| {
@@ -133,7 +133,7 @@ impl Route {
             let parent = state.identity.parent.map(|parent| parent.lineage);
             let known = |base: &Point| base.lineage == state.identity.lineage || Some(base.lineage) == parent;
             let joins = history.base.is_some_and(|base| known(&base) && file::joins(base, state, self.stated));
-            joins.then_some((*end, history.end.seq, entry.name.stamp, index))
+            joins.then_some((*end, history.end.seq, entry.name.order(), index))
         });
         // An empty delta leads nowhere, unless into the history of a restored database: it comes after those that lead on.
         joining.max().map(|(.., index)| index)
@@ -167,7 +167,7 @@ pub(super) fn ends(catalog: &Catalog) -> Vec<Option<Seq>> {
         let restored_there =
             |base: &Point| history.parent.is_some_and(|p| (p.lineage, p.seq) == (base.lineage, base.seq));
         let joins = |next: &Entry, base: &Point| {
-            next.name.stamp > entry.name.stamp
+            next.name.order() > entry.name.order()
                 && base.digest == history.end.digest
                 && (base.lineage == history.end.lineage || restored_there(base))
         };

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use super::write::end_of;
 use super::{Access, DictDb};
 use crate::error::Result;
 use crate::history::Seq;
+use crate::log::SegmentEnd;
 use crate::store::{DurabilityReport, OpenReport, Options, Store};
 
 impl DictDb {
@@ -73,7 +73,7 @@ impl DictDb {
             // Nothing is appended from here on. What a panic inside the engine left in memory is not sealed.
             let writer = self.shared.writer.lock();
             store.stop();
-            let end = if writer.is_ok() { Some(end_of(&self.read())) } else { None };
+            let end = if writer.is_ok() { Some(SegmentEnd::of(&self.read())) } else { None };
             let _writer = writer.unwrap_or_else(PoisonError::into_inner);
             store.close(end)?;
         }
@@ -92,12 +92,11 @@ impl DictDb {
 
     /// How far the commits are safe: in memory, written, synced, in the newest checkpoint, in the newest backup.
     pub fn durability_report(&self) -> DurabilityReport {
-        let memory = self.seq();
         let backup = self.shared.backed_up.load(Ordering::Relaxed).checked_sub(1).map(Seq::new);
         match &self.shared.access {
-            Access::Store(store) => store.report(memory, backup),
+            Access::Store(store) => store.report(|| self.seq(), backup),
             Access::Memory | Access::ReadOnly(_) => DurabilityReport {
-                memory,
+                memory: self.seq(),
                 written: None,
                 synced: None,
                 checkpoint: None,

@@ -7,6 +7,7 @@ mod write;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError, Weak};
@@ -88,10 +89,17 @@ struct Shared {
     access: Access,
     /// The seq that the newest backup of a manager of this process holds, plus 1; 0 for none.
     backed_up: AtomicU64,
-    /// The newest stamp that one of each directory got. Held while it does, and gets its state.
-    backup_stamps: Mutex<HashMap<PathBuf, Stamp>>,
-    /// The newest states that were given out for backups.
-    given_out: Mutex<VecDeque<Point>>,
+    /// Held while a backup gets its stamp and its state.
+    given_out: Mutex<GivenOut>,
+}
+
+/// What backups were given.
+#[derive(Default)]
+struct GivenOut {
+    /// The newest stamp in each directory.
+    stamps: HashMap<PathBuf, Stamp>,
+    /// The newest states.
+    points: VecDeque<Point>,
 }
 
 /// What becomes of commits beyond memory.
@@ -184,7 +192,6 @@ impl DictDb {
             clock,
             access,
             backed_up: AtomicU64::new(0),
-            backup_stamps: Mutex::default(),
             given_out: Mutex::default(),
         });
         let owner = is_store.then(|| Arc::new(Owner { shared: Arc::downgrade(&shared) }));
@@ -231,15 +238,14 @@ impl DictDb {
     /// bear are used up.
     pub(crate) fn stamped_state(&self, dir: &Path, known: Option<Stamp>) -> Option<(Stamp, State)> {
         let wall = now(self);
-        let mut stamps = self.shared.backup_stamps.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = Stamp::next(wall, known.max(stamps.get(dir).copied()))?;
+        let mut given_out = self.given_out();
+        let stamp = Stamp::next(wall, known.max(given_out.stamps.get(dir).copied()))?;
         i64::try_from(stamp.get()).ok()?;
-        stamps.insert(dir.to_owned(), stamp);
+        given_out.stamps.insert(dir.to_owned(), stamp);
         let state = self.read_in_passing().clone();
-        let mut given_out = self.shared.given_out.lock().unwrap_or_else(PoisonError::into_inner);
-        given_out.push_back(state.point());
-        if given_out.len() > GIVEN_OUT_MAX {
-            given_out.pop_front();
+        given_out.points.push_back(state.point());
+        if given_out.points.len() > GIVEN_OUT_MAX {
+            given_out.points.pop_front();
         }
         Some((stamp, state))
     }
@@ -251,8 +257,7 @@ impl DictDb {
         if point.lineage != opened.lineage || point.seq < opened.seq {
             return true;
         }
-        let given_out = || self.shared.given_out.lock().unwrap_or_else(PoisonError::into_inner).contains(&point);
-        point == opened || given_out() || point == self.read_in_passing().point()
+        point == opened || self.given_out().points.contains(&point) || point == self.read_in_passing().point()
     }
 
     /// Makes a table, as a commit of its own. A `&str` definition is the name of the primary key.
@@ -382,7 +387,8 @@ impl DictDb {
         self.read().identity.lineage
     }
 
-    /// The point of another history that this one began at: set on a database that was restored or loaded.
+    /// The point of another history that this one began at: set on a database that was restored or loaded, and on a store that
+    /// was opened after it had not been closed.
     pub fn parent(&self) -> Option<Point> {
         self.read().identity.parent
     }
@@ -390,7 +396,9 @@ impl DictDb {
     /// The digest of the whole state, kept up to date by every write: a few hundred nanoseconds a table. See
     /// [`Digest`].
     pub fn digest(&self) -> Digest {
-        self.read().digest()
+        // Not under the readers' lock: there may be very many tables.
+        let state = self.read().clone();
+        state.digest()
     }
 
     /// The commits after `seq`, oldest first: a change feed.
@@ -461,14 +469,22 @@ impl DictDb {
         &self.shared.clock
     }
 
+    fn given_out(&self) -> MutexGuard<'_, GivenOut> {
+        self.shared.given_out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// A panic in the middle of a write leaves nothing of it behind.
+impl RefUnwindSafe for DictDb {}
+impl UnwindSafe for DictDb {}
+
 impl fmt::Debug for DictDb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.read();
+        let state = self.read().clone();
         write!(f, "DictDb({} tables, {} records, {})", state.table_count(), state.record_count(), state.point())
     }
 }

@@ -327,7 +327,7 @@ impl DictDb {
     fn end_commit(&self, state: &mut State, frame: &[u8], start: usize, seq: Seq, time: Timestamp) -> Result<Logged> {
         state.seq = seq;
         state.time = time;
-        let logged = self.log_commit(seq, frame, start, || Some(end_of(state)));
+        let logged = self.log_commit(seq, frame, start, || Some(SegmentEnd::of(state)));
         self.fit_ring(state, &logged);
         logged
     }
@@ -400,11 +400,6 @@ impl Writer {
             }
         }
     }
-}
-
-/// Where the log ends behind the newest commit of `state`.
-pub(super) fn end_of(state: &State) -> SegmentEnd {
-    SegmentEnd { point: state.point(), time: state.time }
 }
 
 fn next_seq(state: &State) -> Result<Seq> {

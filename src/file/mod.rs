@@ -110,9 +110,12 @@ pub(crate) fn read_full(storage: &dyn Storage, path: &Path, trust: Trust, watch:
 }
 
 /// Reads a binary file whole and checks its checksums, counts and hash; what its rows say is not looked at.
-pub(crate) fn verify(storage: &dyn Storage, path: &Path) -> Result<()> {
+pub(crate) fn verify(storage: &dyn Storage, path: &Path, watch: &Watch<'_>) -> Result<()> {
     let mut file = ContainerReader::open(storage, path)?;
-    while let container::Item::Frame(_) = file.next()? {}
+    let bytes = file.bytes();
+    while let container::Item::Frame(_) = file.next()? {
+        watch.report(0, None, file.offset(), Some(bytes))?;
+    }
     Ok(())
 }
 
@@ -215,6 +218,14 @@ pub(crate) fn check_summary(storage: &dyn Storage, path: &Path, summary: &Summar
     match summary.format {
         BackupFormat::Json if summary.history.is_none() => json::verify_dictdb(storage, path),
         BackupFormat::Json if !trust.ignore_checksum => json::verify(storage, path),
+        _ => Ok(()),
+    }
+}
+
+/// Compares the text of a JSON file with its checksum where it has one.
+pub(crate) fn verify_text(storage: &dyn Storage, path: &Path) -> Result<()> {
+    match sniff(storage, path)? {
+        BackupFormat::Json if json::is_ours(storage, path)? => json::verify(storage, path),
         _ => Ok(()),
     }
 }

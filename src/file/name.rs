@@ -166,6 +166,9 @@ impl fmt::Display for ParseFormatError {
 
 impl std::error::Error for ParseFormatError {}
 
+/// Where a backup stands among those of its directory.
+pub(crate) type Order = (Stamp, &'static str, &'static str);
+
 /// The name of one backup file, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct BackupName {
@@ -175,8 +178,8 @@ pub(crate) struct BackupName {
 }
 
 impl BackupName {
-    /// By stamp, and those of one stamp by their file names.
-    pub(crate) fn order(&self) -> (Stamp, &'static str, &'static str) {
+    /// By stamp, and those of one stamp by their file names: a delta comes behind a full backup.
+    pub(crate) fn order(&self) -> Order {
         (self.stamp, self.kind.prefix(), self.format.extension())
     }
 

@@ -28,7 +28,7 @@ mod sync {
 pub(crate) use group::{Goal, Group, Reached};
 pub(crate) use place::Place;
 pub(crate) use reader::{Ending, SegmentReader};
-pub(crate) use verdict::{Found, Verdict, judge};
+pub(crate) use verdict::{Found, Later, Verdict, judge};
 pub(crate) use writer::{LogWriter, SegmentEnd, Stamps, TornTail};
 
 #[cfg(test)]
@@ -110,5 +110,41 @@ mod tests {
         let kept = group.end("ended").unwrap();
         let all = kept.bytes.len();
         assert!(kept.capacity < all + (1 << 20), "{} bytes for {all}", kept.capacity);
+    }
+
+    #[test]
+    fn the_memory_that_much_at_once_had_needed_is_given_back() {
+        /// Takes all, keeps nothing.
+        struct Nowhere;
+
+        impl Sink for Nowhere {
+            type Mark = ();
+            type Error = ();
+
+            fn write(&mut self, _: &[Vec<u8>], _: Vec<(usize, ())>, _: u64, _: Goal) -> Result<(), ()> {
+                Ok(())
+            }
+
+            fn sync(&mut self) -> Result<(), ()> {
+                Ok(())
+            }
+
+            fn panicked() {}
+        }
+
+        let group = Group::new(Nowhere, 0);
+        let mut seq = 0;
+        // One large commit, and very many small ones.
+        for (commits, bytes) in [(1, 20 << 20), (200_000, 100)] {
+            let frame = vec![1; bytes];
+            let used = allocation_counter::measure(|| {
+                for _ in 0..commits {
+                    seq += 1;
+                    group.append(seq, &frame, || None).unwrap();
+                }
+                group.reach(seq, Goal::Written).unwrap();
+            });
+            assert!(used.bytes_max > 15 << 20 && used.bytes_current < 3 << 20, "{commits} of {bytes} bytes: {used:?}");
+        }
     }
 }

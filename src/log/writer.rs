@@ -25,7 +25,7 @@ use crate::history::{Point, Timestamp};
 use crate::log::group::{Goal, Sink};
 use crate::log::place::Place;
 use crate::log::reader::SegmentReader;
-use crate::state::Identity;
+use crate::state::{Identity, State};
 use crate::storage::{PAGE_BYTES, Storage, WriteFile};
 
 /// Gives out the stamps of a store's files: each past all before it.
@@ -58,6 +58,13 @@ pub(crate) struct SegmentEnd {
     pub(crate) point: Point,
     /// Of the newest commit there.
     pub(crate) time: Timestamp,
+}
+
+impl SegmentEnd {
+    /// Behind the newest commit of `state`.
+    pub(crate) fn of(state: &State) -> SegmentEnd {
+        SegmentEnd { point: state.point(), time: state.time }
+    }
 }
 
 /// Bytes that recovery found behind the end of the log, and that nobody was told were durable.
@@ -189,7 +196,7 @@ impl LogWriter {
             kind: FileKind::Log,
             lineage,
             parent,
-            base: (base != Point::empty(lineage)).then_some(base),
+            base: (!base.is_empty()).then_some(base),
             created: Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or(i64::MAX)),
             preallocation: self.preallocation,
         };
@@ -360,11 +367,10 @@ impl Active {
         self.write(&seal.encode_as(kind, lineage, seq))
     }
 
-    /// Gives back what was preallocated and not used. Zeros left there are as good.
+    /// Gives back what was preallocated and not used. Zeros left there are as good: a failure is told to nobody, least of all
+    /// from here, where a subscriber that writes into this store would wait for itself.
     fn trim(&mut self) {
-        if let Err(error) = self.file.set_len(self.at) {
-            tracing::debug!(file = %self.path.display(), %error, "a finished log segment keeps its preallocation");
-        }
+        let _ = self.file.set_len(self.at);
     }
 }
 
@@ -470,5 +476,15 @@ mod tests {
             assert!(told.lock().unwrap().hints >= hints + 8, "in round {round}");
             active.sync().unwrap();
         }
+    }
+
+    /// A header has no room for more.
+    #[test]
+    fn the_last_stamp_that_a_header_can_hold_is_given_out_and_then_none() {
+        let stamps = Stamps::after(Some(Stamp::new(i64::MAX as u64 - 1)));
+        assert_eq!(stamps.next(Timestamp::from_micros(0)).unwrap().get(), i64::MAX as u64);
+        assert!(matches!(stamps.next(Timestamp::from_micros(0)), Err(Error::Exhausted { .. })));
+        let behind = Stamps::after(Some(Stamp::new(u64::MAX)));
+        assert!(matches!(behind.next(Timestamp::from_micros(0)), Err(Error::Exhausted { .. })));
     }
 }

@@ -39,13 +39,13 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn guess() -> Header {
-        Header { guess: LAST.take(), matched: 0, other: None, places: Vec::new() }
+        Header { guess: LAST.try_with(Cell::take).unwrap_or_default(), matched: 0, other: None, places: Vec::new() }
     }
 
     /// Keeps the names for the next row.
     pub(super) fn keep(self) {
         if self.guess.bytes.len() <= KEPT_BYTES_MAX {
-            LAST.set(self.guess);
+            let _ = LAST.try_with(|kept| kept.set(self.guess)); // not at the end of the thread
         }
     }
 

@@ -130,7 +130,7 @@ impl Storage for DiskStorage {
             Err(fs::TryLockError::WouldBlock) => return Err(held(&mut file)),
             Err(fs::TryLockError::Error(error)) => return Err(error.into()),
         }
-        let mut lock = HeldLock { file, names: None, is_known: false };
+        let mut lock = HeldLock { process: std::process::id(), file, names: None, is_known: false };
         match lock_names(dir) {
             Ok(names) => {
                 lock.names = names;
@@ -152,6 +152,8 @@ impl Storage for DiskStorage {
 
 #[derive(Debug)]
 struct HeldLock {
+    /// The process that took it: one that it forked has the same open files, and must not unlock them.
+    process: u32,
     file: File,
     names: Option<File>,
     /// Whether the file system calls the directory the same by its path as by `names`: not each does.
@@ -168,6 +170,9 @@ impl Drop for HeldLock {
     /// The locks go with the open files; but a process that another thread is starting just now has these open too,
     /// until it has become another program.
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
         for file in std::iter::once(&self.file).chain(&self.names) {
             let _ = file.unlock();
         }
@@ -497,5 +502,20 @@ mod tests {
             let refused = DiskStorage.open(path).err().unwrap();
             assert_eq!(refused.kind(), ErrorKind::InvalidInput);
         }
+    }
+
+    /// As a process has them that another thread is starting just then.
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_that_is_given_back_is_free_though_its_files_are_open_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create_new(dir.path().join(LOCK_FILE)).unwrap();
+        file.try_lock().unwrap();
+        let lock =
+            HeldLock { process: std::process::id(), file, names: lock_names(dir.path()).unwrap(), is_known: true };
+        let _elsewhere = (lock.file.try_clone().unwrap(), lock.names.as_ref().unwrap().try_clone().unwrap());
+        assert!(matches!(DiskStorage.lock(dir.path()), Err(LockError::Held { .. })));
+        drop(lock);
+        DiskStorage.lock(dir.path()).unwrap();
     }
 }

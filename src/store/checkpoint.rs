@@ -114,43 +114,42 @@ impl Store {
         let file = path(self.place.dir(), StoreFile::Snapshot, stamp);
         let created = Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or(i64::MAX));
         let origin = Origin { base: None, created };
-        let stopping = Arc::clone(&self.stopping);
-        let go_on = move |_: &Progress<'_>| match stopping.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        };
+        let go_on = self.until_it_stops();
         let watch = Watch::new(Some(&go_on), Stage::WritingFull, &file);
         let storage = &*self.storage;
         let fill =
             |sink: &mut Sink| file::write_full(BackupFormat::Binary, self.compression, sink, state, &origin, &watch);
-        // It may be there whatever comes of this.
-        self.track().unsure.push(file.clone());
-        let published =
-            publish_checked(storage, &file, Existing::RefuseAndKeep, fill, |temp| file::verify(storage, temp));
-        match published {
-            Ok((_, bytes)) => {
-                self.track().unsure.retain(|unsure| *unsure != file);
-                Ok((file, bytes))
-            }
+        match publish_checked(storage, &file, Existing::RefuseAndKeep, fill, |temp| file::verify(storage, temp, &watch))
+        {
+            Ok((_, bytes)) => Ok((file, bytes)),
             Err(Error::Cancelled) => Err(Error::Closed),
             Err(error) => Err(error),
         }
     }
 
+    /// A callback that breaks off what is under way once the store is to end.
+    fn until_it_stops(&self) -> impl Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync + 'static {
+        let stopping = Arc::clone(&self.stopping);
+        move |_| match stopping.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
     /// Whether a snapshot is what was written: not just its ends, for what comes before it goes on its word. Read once. No
     /// later sync of the directory makes a name durable that an earlier one has failed for.
-    fn is_a_fallback(&self, file: &std::path::Path) -> bool {
-        let track = self.track();
-        if track.unsure.iter().any(|unsure| unsure == file) {
-            return false;
-        }
-        if track.verified.iter().any(|known| known == file) {
+    fn is_a_fallback(&self, SnapshotInfo { stamp, path: file, .. }: &SnapshotInfo) -> bool {
+        if self.track().verified.contains(file) {
             return true;
         }
-        drop(track);
-        let verified = file::verify(&*self.storage, file);
+        if Some(*stamp) > self.found {
+            return false;
+        }
+        let go_on = self.until_it_stops();
+        let verified = file::verify(&*self.storage, file, &Watch::new(Some(&go_on), Stage::ReadingFull, file));
         match &verified {
             Ok(()) => self.track().verify(file.to_owned()),
+            Err(Error::Cancelled) => {}
             Err(error) => tracing::warn!("an older snapshot is no fall-back: {error}"),
         }
         verified.is_ok()
@@ -190,7 +189,7 @@ impl Store {
         let storage = &*self.storage;
         let found = Directory::read(storage, self.place.dir())?;
         let (sound, _) = snapshots(storage, self.place.dir(), &found)?;
-        let Some(fallback) = sound.iter().skip(1).find(|info| self.is_a_fallback(&info.path)) else { return Ok(0) };
+        let Some(fallback) = sound.iter().skip(1).find(|info| self.is_a_fallback(info)) else { return Ok(0) };
         let line = Line::read(storage, self.place.dir(), &found)?;
         let Some(needed) = line.position(fallback.point).and_then(|at| line.segments.get(at)) else { return Ok(0) };
         let mut older = Vec::new();
@@ -246,4 +245,43 @@ fn tied_to(own: impl Iterator<Item = History>, others: impl Iterator<Item = Hist
 
 fn history_of(info: &SnapshotInfo) -> History {
     (info.point.lineage, info.parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Digest;
+    use crate::storage::MemoryStorage;
+    use crate::{BackupManager, record};
+
+    /// A close would wait for the reading of many gigabytes.
+    #[test]
+    fn a_snapshot_that_is_read_back_is_broken_off_between_two_of_its_frames() {
+        let (storage, db) = (MemoryStorage::new(), DictDb::new());
+        db.create_table("t", "id").unwrap().insert(record! { "id": 1 }).unwrap();
+        let manager = BackupManager::builder(&db, "/b").storage(storage.clone()).file_format(BackupFormat::Binary);
+        let full = manager.build().unwrap().backup_full().unwrap().file;
+        let stops = |_: &Progress<'_>| ControlFlow::Break(());
+        for (callback, broken_off) in [(None, false), (Some(&stops as &crate::progress::ProgressFn), true)] {
+            let verified = file::verify(&storage, &full, &Watch::new(callback, Stage::ReadingFull, &full));
+            assert_eq!(matches!(verified, Err(Error::Cancelled)), broken_off, "{verified:?}");
+            assert_eq!(verified.is_ok(), !broken_off);
+        }
+    }
+
+    #[test]
+    fn a_history_is_tied_to_a_stores_own_over_any_number_of_others_in_whatever_order() {
+        let lineage = |id| Lineage::from_bytes([id; 16]);
+        let begun_at = |id, parent| {
+            let parent = Point { lineage: lineage(parent), seq: Seq::new(1), digest: Digest::EMPTY };
+            (lineage(id), Some(parent))
+        };
+        // 1 is its own; 4 came of 3, 3 of 2, 2 of 1; 6 of 5, which is not to be seen.
+        let mut others = [begun_at(2, 1), begun_at(3, 2), begun_at(4, 3), begun_at(6, 5)];
+        for _ in 0..2 {
+            let tied = tied_to([(lineage(1), None)].into_iter(), others.into_iter());
+            assert_eq!(tied, BTreeSet::from([1, 2, 3, 4].map(lineage)));
+            others.reverse();
+        }
+    }
 }

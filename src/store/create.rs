@@ -1,5 +1,6 @@
 //! Directories that become a store's: made, locked, and filled with a restored state.
 
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -29,8 +30,12 @@ pub(crate) fn own(storage: &dyn Storage, dir: &Path) -> Result<Box<dyn DirLock>>
 /// Whether a directory is a store's, by the names in it: no place for backups.
 /// One that cannot be listed is for the caller to find out about.
 pub(crate) fn is_store(storage: &dyn Storage, dir: &Path) -> bool {
-    let entries = storage.list(dir).unwrap_or_default();
-    entries.iter().any(|entry| matches!(Entry::of(&entry.name), Entry::File(_) | Entry::Lock))
+    storage.list(dir).unwrap_or_default().iter().any(|entry| is_of_a_store(&entry.name))
+}
+
+/// Whether a name is that of a store's file, or of its lock.
+pub(crate) fn is_of_a_store(name: &OsStr) -> bool {
+    matches!(Entry::of(name), Entry::File(_) | Entry::Lock)
 }
 
 /// Refuses a directory that holds anything but what an attempt to make a store in it may have left.
@@ -55,7 +60,9 @@ pub(crate) fn create(storage: &dyn Storage, dir: &Path, state: &State, progress:
     let fill = |sink: &mut Sink| {
         file::write_full(BackupFormat::Binary, Compression::None, sink, state.clone(), &origin, &watch)
     };
-    publish_checked(storage, &file, Existing::Refuse, fill, |temp| file::verify(storage, temp))?;
+    publish_checked(storage, &file, Existing::Refuse, fill, |temp| {
+        file::verify(storage, temp, &Watch::new(progress, Stage::ReadingFull, temp))
+    })?;
     Ok(())
 }
 

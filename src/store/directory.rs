@@ -8,7 +8,7 @@ use crate::file::header::{FileKind, Header};
 use crate::file::name::Stamp;
 use crate::file::store_name::{Entry, StoreFile, StoreName};
 use crate::history::{Lineage, Point, Seq, Timestamp};
-use crate::log::SegmentReader;
+use crate::log::{Later, SegmentReader};
 use crate::storage::Storage;
 
 /// Files by name; nothing has been opened.
@@ -117,7 +117,8 @@ impl Segment {
     pub(crate) fn is_proven(&self, storage: &dyn Storage) -> Result<bool> {
         let ending = SegmentReader::open(storage, &self.path).and_then(|mut reader| reader.read(None, |_| Ok(())));
         match ending {
-            Ok(ending) => Ok(ending.proven > self.base.seq || ending.seal.is_some()),
+            // A later frame may say it of the first one though that is damaged.
+            Ok(ending) => Ok(ending.proven > self.base.seq || ending.later == Later::Proof || ending.seal.is_some()),
             Err(error) if is_io(&error) => Err(error),
             // A seal that does not fit.
             Err(_) => Ok(true),

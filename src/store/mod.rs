@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::db::{Access, DictDb};
 use crate::error::{Error, Result};
 use crate::file::compression::Compression;
+use crate::file::name::Stamp;
 use crate::file::store_name::StoreFile;
 use crate::history::{Lineage, Seq};
 use crate::limits::{GATHERED_BYTES_MAX, PENDING_BYTES_MAX, WRITTEN_BYTES};
@@ -40,7 +41,7 @@ use directory::{Directory, Line};
 use keeper::Keepers;
 use recover::{Recovered, Recovery};
 
-pub(crate) use create::{check_empty, create, is_store};
+pub(crate) use create::{check_empty, create, is_of_a_store, is_store};
 pub use options::{CheckpointPolicy, Durability, Options};
 pub use report::{CheckpointReport, DurabilityReport, OpenReport, TornReport};
 
@@ -50,6 +51,8 @@ pub(crate) struct Store {
     clock: Arc<dyn Clock>,
     log: Group<LogWriter>,
     stamps: Arc<Stamps>,
+    /// The newest that the open found: of a later one this session knows whether its name is durable.
+    found: Option<Stamp>,
     durability: Durability,
     policy: CheckpointPolicy,
     /// Of snapshots.
@@ -91,8 +94,6 @@ struct Track {
     published: bool,
     /// Snapshots that were read back whole in this session.
     verified: Vec<PathBuf>,
-    /// Those whose names this session has not made durable.
-    unsure: Vec<PathBuf>,
 }
 
 impl Track {
@@ -122,6 +123,7 @@ pub(crate) fn open(options: &Options, dir: &Path) -> Result<DictDb> {
     let started = options.clock.monotonic();
     // Looked at before anything is made in it.
     Directory::read(&*storage, dir)?;
+    check_is_there(options, dir)?;
     let lock = create::own(&*storage, dir)?;
     // Names that a process which was killed had not synced yet are made durable before anything is built on them.
     storage.sync_dir(dir).map_err(Error::io("sync directory", dir))?;
@@ -150,6 +152,7 @@ pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
     let (ring_bytes, clock) = (options.ring_bytes, &*options.clock);
     let recovery = Recovery { storage, dir, ring_bytes, progress, clock, lenient: true, before: None };
     let mut found = Directory::read(storage, dir)?;
+    check_is_there(options, dir)?;
     let (mut looks, mut before) = (1_u32, None);
     let Recovered { state, ring, mut report, .. } = loop {
         let outcome = recovery.run(&found);
@@ -175,6 +178,15 @@ pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
     Ok(DictDb::assemble(state, ring, Arc::clone(&options.clock), Access::ReadOnly(Arc::new(report))))
 }
 
+/// Refuses to begin an empty store where that is not wanted.
+fn check_is_there(options: &Options, dir: &Path) -> Result<()> {
+    if options.create_if_missing || is_store(&*options.storage, dir) {
+        return Ok(());
+    }
+    let problem = "holds no store, and create_if_missing(false) makes none: is its disk mounted, and its path right?";
+    Err(Error::NotAStore { dir: dir.to_owned(), problem: problem.to_owned() })
+}
+
 fn log_report(report: &OpenReport) {
     if report.fell_back || report.damage.is_some() || !report.damaged.is_empty() {
         tracing::warn!("{report}");
@@ -192,7 +204,8 @@ impl Store {
         recovered: Recovered,
     ) -> Result<DictDb> {
         let Recovered { state, ring, durable, pending, torn, checkpoint, log_bytes, replay_time, report } = recovered;
-        let stamps = Arc::new(Stamps::after(found.newest()));
+        let newest = found.newest();
+        let stamps = Arc::new(Stamps::after(newest));
         let place = Place::new(dir, lock);
         let writer = LogWriter {
             storage: Arc::clone(&options.storage),
@@ -226,6 +239,7 @@ impl Store {
             clock: Arc::clone(&options.clock),
             log: Group::new(writer, durable.point.seq.get()),
             stamps,
+            found: newest,
             durability: options.durability,
             policy: options.checkpoint,
             compression: options.compression,
@@ -344,8 +358,10 @@ impl Store {
         &self.report
     }
 
-    pub(crate) fn report(&self, memory: Seq, backup: Option<Seq>) -> DurabilityReport {
+    /// `memory` is asked after the log, and a commit that is logged is in memory next: so no report is of a log that is ahead.
+    pub(crate) fn report(&self, memory: impl FnOnce() -> Seq, backup: Option<Seq>) -> DurabilityReport {
         let Reached { written, synced, .. } = self.log.reached();
+        let memory = memory().max(Seq::new(written));
         let track = self.track();
         DurabilityReport {
             memory,
@@ -363,6 +379,10 @@ impl Store {
     /// The frames in `(after, last]` out of the log's segments, for a backup that the ring does not reach back for.
     pub(crate) fn slice(&self, lineage: Lineage, after: Seq, last: Seq) -> Result<RingSlice, Unserved> {
         let gap = || Unserved::Gap { oldest: last.next().unwrap_or(last) };
+        // What is there may have been put back from a copy, and be another future of the same history.
+        if self.is_given_back() {
+            return Err(gap());
+        }
         match self.read_slice(lineage, after, last) {
             Ok(slice) => slice.ok_or_else(gap),
             // A checkpoint has just removed it.
@@ -421,8 +441,6 @@ impl Store {
     /// Writes and syncs what is left, and seals the log at `end`, or not at all. Gives the lock back, whatever becomes of that.
     pub(crate) fn close(&self, end: Option<SegmentEnd>) -> Result<()> {
         let synced = self.sync();
-        // A checkpoint made by hand breaks off, or ends: nothing may be written or removed here without the lock.
-        let _none = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
         let _unlocked = GiveBack(self);
         synced?;
         let writer = self.log.end(Error::Closed).map_err(poisoned)?;

@@ -163,6 +163,7 @@ pub struct Options {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) progress: Option<Arc<ProgressFn>>,
+    pub(crate) create_if_missing: bool,
 }
 
 impl Options {
@@ -178,7 +179,27 @@ impl Options {
             clock: Arc::new(SystemClock),
             storage: Arc::new(DiskStorage),
             progress: None,
+            create_if_missing: true,
         }
+    }
+
+    /// Whether a directory that is empty, or not there, becomes a new store; `true` unless said otherwise, and for a look it
+    /// then shows an empty one. With `false` it is [`Error::NotAStore`], and nothing is made: a program whose store has been made
+    /// does not begin an empty one, and back that up over the other, where a disk is not mounted or a path is mistyped.
+    ///
+    /// ```
+    /// use dictdb::{DictDb, Error, Options};
+    /// let dir = tempfile::tempdir()?;
+    /// let dir = dir.path().join("data");
+    /// let there = Options::new().create_if_missing(false);
+    /// assert!(matches!(there.open(&dir), Err(Error::NotAStore { .. })));
+    /// DictDb::open(&dir)?.close()?;
+    /// there.open(&dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn create_if_missing(mut self, create: bool) -> Options {
+        self.create_if_missing = create;
+        self
     }
 
     /// What a commit's `Ok` promises; `Sync` unless said otherwise.
@@ -307,6 +328,7 @@ impl fmt::Debug for Options {
             .field("segment_bytes", &self.segment_bytes)
             .field("checkpoint", &self.checkpoint)
             .field("compression", &self.compression)
+            .field("create_if_missing", &self.create_if_missing)
             .finish_non_exhaustive()
     }
 }

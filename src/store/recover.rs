@@ -157,7 +157,7 @@ impl Recovery<'_> {
                     }
                     report.damage = Some(Box::new(error));
                 }
-                let (mut durable, mut torn) = (end_of(&replay.state), None);
+                let (mut durable, mut torn) = (SegmentEnd::of(&replay.state), None);
                 // The log of the history before is still there: what comes next joins onto it.
                 if let Some(parent) = replay.state.identity.parent.filter(|parent| parent.seq == replay.state.seq)
                     && parent.seq > Seq::ZERO
@@ -348,12 +348,12 @@ impl Recovery<'_> {
         let begins_here = is_unproven && replay.state.seq == proven;
         let mut durable = match begins_here {
             true => Some(SegmentEnd { point: segment.base, time: replay.state.time }),
-            false => (replay.state.seq == proven).then(|| end_of(&replay.state)),
+            false => (replay.state.seq == proven).then(|| SegmentEnd::of(&replay.state)),
         };
         let mut pending = Vec::new();
         self.replay(replay, &mut reader, ending.last, |state, payload| {
             if state.seq == proven {
-                durable = Some(end_of(state));
+                durable = Some(SegmentEnd::of(state));
             } else if state.seq > proven {
                 pending.push((state.seq, payload.to_vec()));
             }
@@ -477,10 +477,6 @@ fn torn_tail(segment: &Segment, reader: &mut SegmentReader, offset: u64, report:
     let bytes = reader.tail_bytes(offset)?;
     report.torn = Some(TornReport { file: segment.path.clone(), offset, bytes });
     Ok(TornTail { file: segment.path.clone(), stamp: segment.stamp, offset })
-}
-
-pub(crate) fn end_of(state: &State) -> SegmentEnd {
-    SegmentEnd { point: state.point(), time: state.time }
 }
 
 fn no_log_behind(info: &SnapshotInfo, line: &Line) -> Error {

@@ -144,6 +144,14 @@ fn an_edited_json_chain_restores_whole_with_the_edited_values_when_it_is_to_be_t
             let (db, report) = restoring.restore(DIR).unwrap_or_else(|error| panic!("{label}: {error}"));
             assert_eq!((names(&db), report.deltas.len()), (expected.clone(), 3), "{label}: {report}");
             assert!(report.damaged.is_empty() && report.left_out.is_empty(), "{label}: {report}");
+            let text = edited.iter().filter(|index| formats[**index] == Json);
+            let unchecked = text.map(|index| chain[*index].0.clone());
+            assert!(report.unchecked.iter().cloned().eq(unchecked), "{label}: {report}");
+            assert_eq!(
+                report.to_string().contains("CHECKSUM DOES NOT FIT"),
+                !report.unchecked.is_empty(),
+                "{label}: {report}"
+            );
 
             let options = LoadOptions::new().storage(storage_of(&files)).ignore_checksum(true);
             let db = DictDb::load_with(&chain[0].0, &options).unwrap();

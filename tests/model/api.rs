@@ -462,6 +462,27 @@ fn a_range_that_ends_before_it_begins_is_empty() {
 }
 
 #[test]
+fn a_range_of_strings_has_no_integers_in_it_whichever_way_it_is_walked() {
+    let (db, table) = users();
+    table.insert_many((0..200).map(|id| record! { "id": id })).unwrap();
+    assert_eq!((table.range("a"..).unwrap().count(), table.range("a"..).unwrap().rev().count()), (0, 0));
+    assert_eq!((table.range(..="a").unwrap().count(), table.range(..="a").unwrap().rev().count()), (200, 200));
+    let view = table.view().unwrap();
+    assert_eq!(
+        (view.refs("a"..).count(), view.refs(.."a").count(), view.refs(Key::from(198)..="a".into()).count()),
+        (0, 200, 2)
+    );
+    let inside = db.transaction(|tx| {
+        tx.table("users")?.insert(record! { "id": "b" })?;
+        Ok::<_, Error>((
+            keys(tx.table("users")?.range(Key::from(197)..="a".into())?),
+            tx.table("users")?.range("a"..)?.count(),
+        ))
+    });
+    assert_eq!(inside.unwrap(), (vec![197, 198, 199], 1));
+}
+
+#[test]
 fn typed_and_dynamic_handles_serve_the_same_table() {
     let (db, table) = users();
     let typed = db.typed::<User>("users").unwrap();
@@ -910,4 +931,39 @@ fn what_a_key_is_made_from_may_itself_use_the_database() {
         done.send(()).unwrap();
     });
     is_done.recv_timeout(std::time::Duration::from_secs(30)).expect("it waits for itself");
+}
+
+/// Of a buffer that each thread has, and that is written down when the thread ends.
+#[test]
+fn tables_are_read_and_written_while_a_thread_ends() {
+    struct AtTheEnd(Option<Table>);
+    impl Drop for AtTheEnd {
+        fn drop(&mut self) {
+            let Some(table) = self.0.take() else { return };
+            table.insert(record! { "id": 2, "name": "at the end" }).unwrap();
+            table.update(1, record! { "name": "new" }).unwrap();
+            assert_eq!(table.get(1).unwrap().unwrap()["name"], "new");
+        }
+    }
+    thread_local!(static BUFFER: std::cell::RefCell<AtTheEnd> = const { std::cell::RefCell::new(AtTheEnd(None)) });
+    let (db, table) = users();
+    std::thread::spawn(move || {
+        // Made before anything that the crate keeps of a thread, so that it goes after that.
+        BUFFER.with(|buffer| buffer.borrow_mut().0 = Some(table.clone()));
+        table.insert(record! { "id": 1, "name": "old" }).unwrap();
+        table.get(1).unwrap();
+        db.typed::<User>("users").unwrap().insert(&user(3, "typed")).unwrap();
+        db
+    })
+    .join()
+    .map(|db| assert_eq!(db.table("users").unwrap().len().unwrap(), 3))
+    .unwrap();
+}
+
+#[test]
+fn handles_may_be_used_across_a_panic_that_somebody_catches() {
+    let (db, table) = users();
+    assert!(catch_unwind(|| table.insert(record! { "id": 1 }).map(|_| panic!("behind a write"))).is_err());
+    assert!(catch_unwind(|| db.transaction(|_| -> Result<(), Error> { panic!("in a write") })).is_err());
+    assert_eq!(table.len().unwrap(), 1);
 }

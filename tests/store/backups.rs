@@ -1,14 +1,16 @@
 //! Backups of opened stores, and stores made of backups.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dictdb::{
     BackupFormat, BackupKind, BackupManager, CheckpointPolicy, DictDb, Durability, Error, LOCK_FILE, MemoryStorage,
     Options, Promotion, ReadFile, RestoreOptions, Storage, record,
 };
+
+use super::hooked::{Hooked, Op};
 
 const DIR: &str = "/data";
 const BACKUPS: &str = "/backups";
@@ -499,4 +501,101 @@ fn each_lineage_that_is_told_where_there_are_several_can_be_restored() {
             RestoreOptions::new().storage(storage.clone()).lineage(lineage).restore(BACKUPS).unwrap();
         }
     }
+}
+
+#[test]
+fn nobody_opens_a_store_while_it_is_made_of_a_backup() {
+    let disk: Arc<OnceLock<MemoryStorage>> = Arc::default();
+    let (there, tries) = (Arc::clone(&disk), Arc::new(AtomicUsize::new(0)));
+    let tried = Arc::clone(&tries);
+    let storage = Hooked::new(move |op, path| {
+        if matches!(op, Op::Create | Op::Publish) && path.starts_with(DIR) {
+            let outcome = options(there.get().unwrap()).open(DIR);
+            assert!(matches!(outcome, Err(Error::Locked { .. })), "{outcome:?}");
+            tried.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    disk.set(storage.files.clone()).unwrap();
+    let db = DictDb::new();
+    commit(&db, 5);
+    manager(&db, &storage.files, BackupFormat::Binary).backup_full().unwrap();
+    RestoreOptions::new().storage(storage).restore_into(BACKUPS, DIR).unwrap();
+    assert_eq!(tries.load(Ordering::Relaxed), 2);
+    assert_eq!(options(disk.get().unwrap()).open(DIR).unwrap().digest(), db.digest());
+}
+
+#[test]
+fn a_manager_writes_no_backup_among_the_files_of_a_store_that_was_made_in_its_directory() {
+    let storage = MemoryStorage::new();
+    let db = DictDb::new();
+    commit(&db, 1);
+    let manager = manager(&db, &storage, BackupFormat::Binary);
+    manager.backup_now().unwrap();
+    let elsewhere = options(&storage).open(DIR).unwrap();
+    commit(&elsewhere, 1);
+    elsewhere.close().unwrap();
+    for file in storage.paths().into_iter().filter(|path| path.starts_with(DIR)) {
+        storage.write(Path::new(BACKUPS).join(file.file_name().unwrap()), storage.read(&file).unwrap()).unwrap();
+    }
+    commit(&db, 2);
+    for refused in [manager.backup_now(), manager.backup_full()] {
+        assert!(matches!(&refused, Err(Error::StoreDirectory { dir }) if dir == Path::new(BACKUPS)), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_restore_out_of_a_stores_directory_says_that_it_is_one() {
+    let storage = MemoryStorage::new();
+    commit(&options(&storage).open(DIR).unwrap(), 1);
+    let refused = RestoreOptions::new().storage(storage.clone()).restore(DIR).unwrap_err();
+    assert!(matches!(&refused, Error::StoreDirectory { .. }), "{refused}");
+    assert!(refused.to_string().contains("DictDb::open"), "{refused}");
+}
+
+#[test]
+fn a_delta_behind_a_copy_of_a_backup_under_another_name_becomes_a_full_backup_and_says_why() {
+    let storage = MemoryStorage::new();
+    let db = DictDb::new();
+    commit(&db, 1);
+    let manager = manager(&db, &storage, BackupFormat::Binary);
+    let full = manager.backup_now().unwrap().file;
+    storage
+        .write(Path::new(BACKUPS).join("dictdb_backup_9999999999_000000.bin"), storage.read(&full).unwrap())
+        .unwrap();
+    commit(&db, 2);
+    let report = manager.backup_now().unwrap();
+    assert_eq!(report.promoted, Some(Promotion::NewestDamaged), "{report}");
+    assert!(report.to_string().contains("renamed or copied"), "{report}");
+    let (restored, _) = RestoreOptions::new().storage(storage).restore(BACKUPS).unwrap();
+    assert_eq!(restored.digest(), db.digest());
+}
+
+#[test]
+fn a_store_that_must_be_there_is_not_begun_anew_where_its_disk_is_not_mounted() {
+    let storage = MemoryStorage::new();
+    let must = options(&storage).create_if_missing(false);
+    storage.create_dir_all(Path::new("/mounted")).unwrap();
+    for dir in ["/gone", "/mounted"] {
+        let refused = must.open(dir).unwrap_err();
+        assert!(matches!(&refused, Error::NotAStore { .. }), "{refused}");
+        assert!(refused.to_string().contains(dir), "{refused}");
+    }
+    assert!(matches!(must.open_read_only("/mounted").unwrap_err(), Error::NotAStore { .. }));
+    assert!(storage.paths().is_empty(), "nothing was made: {:?}", storage.paths());
+    commit(&options(&storage).open(DIR).unwrap(), 1);
+    must.open(DIR).unwrap().close().unwrap();
+    must.open_read_only(DIR).unwrap();
+}
+
+#[test]
+fn a_directory_whose_names_are_used_up_says_which_and_what_to_do() {
+    let storage = MemoryStorage::new();
+    let db = DictDb::new();
+    commit(&db, 1);
+    storage.write(Path::new(BACKUPS).join("dictdb_backup_9223372036854_775807.json"), Vec::new()).unwrap();
+    let refused = manager(&db, &storage, BackupFormat::Binary).backup_now().unwrap_err();
+    assert!(matches!(refused, Error::Exhausted { .. }), "{refused}");
+    let text = refused.to_string();
+    assert!(text.contains(BACKUPS) && text.contains("move that file away"), "{text}");
 }

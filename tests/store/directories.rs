@@ -527,6 +527,32 @@ fn a_store_whose_directory_was_moved_makes_and_removes_no_file_in_the_one_that_t
     }
 }
 
+// With nothing to write it tidied up all the same.
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_has_nothing_to_write_removes_nothing_from_another_directory_either() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let db = options().open(&data).unwrap();
+    let mut all = BTreeMap::new();
+    for round in 0..4 {
+        insert(&db, round * 50..round * 50 + 50);
+        all.extend(contents(&data));
+        db.checkpoint().unwrap();
+    }
+    all.extend(contents(&data));
+    fs::rename(&data, place.path().join("moved")).unwrap();
+    fs::create_dir(&data).unwrap();
+    for (file, bytes) in all {
+        fs::write(file, bytes.unwrap()).unwrap();
+    }
+    unchanged(&data, || {
+        let report = db.checkpoint().unwrap();
+        let why = report.not_removed.unwrap_or_default();
+        assert!(report.removed.is_empty() && why.contains("moved, removed or replaced"), "{why}");
+    });
+}
+
 #[cfg(unix)]
 #[test]
 fn a_store_whose_directory_was_removed_takes_no_commits_beyond_its_segment() {
@@ -577,4 +603,28 @@ fn files_of_another_store_that_were_copied_over_one_do_not_have_its_own_removed(
             assert!(after.get(file) == Some(bytes), "{} is gone", file.display());
         }
     }
+}
+
+/// What comes behind the damage says that it was durable.
+#[test]
+fn nor_where_the_first_commit_of_one_of_them_is_damaged() {
+    let place = tempfile::tempdir().unwrap();
+    let [ours, other] = ["ours", "other"].map(|name| place.path().join(name));
+    for dir in [&ours, &other] {
+        let db = options().open(dir).unwrap();
+        insert(&db, 0..40);
+    }
+    let damaged = files(&ours, "dictdb_log_").remove(0);
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[128 + 40] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    for file in files(&other, "dictdb_log_") {
+        fs::copy(&file, ours.join(file.file_name().unwrap())).unwrap();
+    }
+    let db = options().open(&ours).unwrap();
+    for round in 0..3 {
+        insert(&db, 100 + round * 50..150 + round * 50);
+        db.checkpoint().unwrap();
+    }
+    assert!(damaged.exists());
 }

@@ -234,3 +234,54 @@ fn a_change_that_the_handle_which_went_on_has_backed_up_is_no_failure_of_the_man
     }
     assert!(matches!(old.backup_now(), Err(Error::LeftBehind { .. })), "by hand it is");
 }
+
+/// What reopening gave up is in no backup of the handle that went on.
+#[test]
+fn a_change_of_a_history_that_was_given_up_is_a_failure_of_the_manager_that_is_left_behind() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 1);
+    let old = manager(&disk, &db);
+    old.backup_now().unwrap();
+    disk.fail_at(disk.op_count() + 1, Fault::Error(std::io::ErrorKind::Other), Repeat::Once);
+    db.table("t").unwrap().insert(record! { "id": "given up" }).unwrap_err();
+    old.notify_change().unwrap();
+    db.close().unwrap_err(); // gives the lock back
+    let db = options(&disk).open("data").unwrap();
+    (2..6).for_each(|id| insert(&db, id));
+    manager(&disk, &db).backup_now().unwrap();
+    let refused = old.stop();
+    assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
+    assert_eq!(old.status().consecutive_failures, 1);
+}
+
+#[test]
+fn a_manager_made_behind_a_close_does_not_take_what_it_finds_for_a_backup_of_its_change() {
+    let disk = SimStorage::new();
+    let closed = options(&disk).open("data").unwrap();
+    insert(&closed, 1);
+    closed.clone().close().unwrap();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 2);
+    manager(&disk, &db).backup_now().unwrap();
+    let refused = manager(&disk, &closed).notify_change();
+    assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_look_backs_up_what_is_newer_than_the_stores_backups_and_takes_over_from_another_database() {
+    let disk = SimStorage::new();
+    let other = DictDb::new();
+    (1..9).for_each(|id| insert(&other, -id));
+    manager(&disk, &other).backup_now().unwrap();
+    let db = options(&disk).open("data").unwrap();
+    for id in 1..4 {
+        insert(&db, id);
+        let look = manager(&disk, &options(&disk).open_read_only("data").unwrap());
+        look.backup_full().unwrap();
+        if id == 2 {
+            manager(&disk, &db).backup_now().unwrap();
+        }
+        assert_eq!(restored(&disk), (1..=id).map(Key::from).collect::<Vec<_>>());
+    }
+}

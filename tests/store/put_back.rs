@@ -1,0 +1,156 @@
+//! Stores that were put back from a copy, or restored at an older point, while a handle or a look of before is kept.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use dictdb::sim::SimStorage;
+use dictdb::{
+    BackupFormat, BackupManager, BackupManagerBuilder, CheckpointPolicy, DictDb, Error, Key, ManualClock, Options,
+    RestoreOptions, Storage, Timestamp, record,
+};
+
+use super::hooked::{Hooked, Op};
+
+fn options(storage: &(impl Storage + Clone + 'static)) -> Options {
+    Options::new()
+        .storage(storage.clone())
+        .checkpoint(CheckpointPolicy::manual())
+        .preallocate_bytes(1_024)
+        .ring_bytes(0)
+}
+
+fn manager(storage: &(impl Storage + Clone + 'static), db: &DictDb) -> BackupManagerBuilder {
+    BackupManager::builder(db, "backups").storage(storage.clone()).file_format(BackupFormat::Binary)
+}
+
+fn insert(db: &DictDb, ids: std::ops::Range<i64>) {
+    let table = db.table("t").or_else(|_| db.create_table("t", "id")).unwrap();
+    for id in ids {
+        table.insert(record! { "id": id }).unwrap();
+    }
+}
+
+fn restored(storage: &(impl Storage + Clone + 'static)) -> Vec<i64> {
+    let (db, _) = RestoreOptions::new().storage(storage.clone()).restore("backups").unwrap();
+    let keys = db.table("t").unwrap().iter().unwrap().map(|(key, _)| key);
+    keys.map(|key| if let Key::Int(id) = key { id } else { panic!("{key}") }).collect()
+}
+
+fn copy(disk: &SimStorage) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = disk.paths().into_iter().filter(|path| path.starts_with("data"));
+    files.map(|path| (path.clone(), disk.read(&path).unwrap())).collect()
+}
+
+fn put_back(disk: &SimStorage, copy: Vec<(PathBuf, Vec<u8>)>) {
+    for path in disk.paths().into_iter().filter(|path| path.starts_with("data")) {
+        Storage::remove(disk, &path).unwrap();
+    }
+    for (path, bytes) in copy {
+        disk.write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn the_last_delta_behind_a_close_is_never_read_out_of_a_log_that_was_put_back_and_went_on() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 1..2);
+    manager(&disk, &db).build().unwrap().backup_now().unwrap();
+    db.close().unwrap();
+    let before = copy(&disk);
+    let closed = options(&disk).open("data").unwrap();
+    let last = manager(&disk, &closed).incremental(true).build().unwrap();
+    insert(&closed, 2..5);
+    closed.close().unwrap();
+    put_back(&disk, before);
+    let other = options(&disk).open("data").unwrap();
+    insert(&other, 102..106);
+    let report = last.backup_delta().unwrap();
+    assert!(report.promoted.is_some(), "{report}");
+    assert_eq!(restored(&disk), [1, 2, 3, 4]);
+}
+
+#[test]
+fn the_manager_of_a_closed_handle_hides_no_backup_of_the_store_that_was_put_back_and_went_on() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 1..3);
+    db.close().unwrap();
+    let before = copy(&disk);
+    let closed = options(&disk).open("data").unwrap();
+    let last = manager(&disk, &closed).build().unwrap();
+    insert(&closed, 3..9);
+    closed.close().unwrap();
+    put_back(&disk, before);
+    let other = options(&disk).open("data").unwrap();
+    insert(&other, 100..102);
+    manager(&disk, &other).build().unwrap().backup_now().unwrap();
+    let refused = last.backup_full();
+    assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
+    assert_eq!(restored(&disk), [1, 2, 100, 101]);
+}
+
+/// Though it has fewer commits than the look.
+#[test]
+fn a_look_hides_no_backup_of_a_store_that_was_restored_at_an_older_point_and_went_on() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 1..2);
+    manager(&disk, &db).build().unwrap().backup_now().unwrap();
+    insert(&db, 2..6);
+    db.close().unwrap();
+    let look = options(&disk).open_read_only("data").unwrap();
+    let kept = manager(&disk, &look).build().unwrap();
+    RestoreOptions::new().storage(disk.clone()).restore_into("backups", "elsewhere").unwrap();
+    let db = options(&disk).open("elsewhere").unwrap();
+    insert(&db, 100..101);
+    manager(&disk, &db).build().unwrap().backup_now().unwrap();
+    for _ in 0..2 {
+        let refused = kept.backup_full();
+        assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
+        assert_eq!(restored(&disk), [1, 100]);
+    }
+    // Who wants it for a backup makes a manager for that.
+    manager(&disk, &look).build().unwrap().backup_full().unwrap();
+    assert_eq!(restored(&disk), [1, 2, 3, 4, 5]);
+}
+
+/// A clock that was set right, behind the newest name, gives each handle the stamp next to that.
+#[test]
+fn two_handles_that_follow_one_another_and_get_one_stamp_lose_no_backup() {
+    type Others = Box<dyn FnOnce() + Send>;
+    let meanwhile: Arc<Mutex<Option<Others>>> = Arc::default();
+    let taken = Arc::clone(&meanwhile);
+    let hooked = Hooked::new(move |op, path| {
+        if op == Op::Create && path.starts_with("backups") {
+            let others = taken.lock().unwrap().take();
+            others.into_iter().for_each(|others| others());
+        }
+        Ok(())
+    });
+    let clock = ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000));
+    let open = {
+        let options = options(&hooked).clock(clock.clone());
+        move || options.open("data").unwrap()
+    };
+    let db = open();
+    insert(&db, 1..2);
+    let old = manager(&hooked, &db).build().unwrap();
+    old.backup_now().unwrap();
+    clock.set(Timestamp::from_micros(1_600_000_000_000_000));
+    let (storage, stamps) = (hooked.clone(), Arc::new(Mutex::new(Vec::new())));
+    let seen = Arc::clone(&stamps);
+    *meanwhile.lock().unwrap() = Some(Box::new(move || {
+        db.close().unwrap();
+        let db = open();
+        insert(&db, 2..3);
+        let report = manager(&storage, &db).incremental(true).build().unwrap().backup_now().unwrap();
+        assert_eq!(restored(&storage), [1, 2]);
+        seen.lock().unwrap().push(report.file);
+    }));
+    let full = old.backup_now().unwrap().file;
+    let delta = stamps.lock().unwrap().pop().unwrap();
+    let stamp = |file: &PathBuf| file.file_stem().unwrap().to_str().unwrap().split_once('_').unwrap().1.to_owned();
+    assert_eq!(stamp(&full).split_once('_').unwrap().1, stamp(&delta).split_once('_').unwrap().1);
+    assert_eq!(restored(&hooked), [1, 2]);
+}
