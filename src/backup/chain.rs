@@ -1,10 +1,10 @@
 //! Making one backup: full or delta, into which file, and what the checkpoint is afterwards.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::backup::catalog::{self, Catalog, Entry, Tip};
+use crate::backup::catalog::{self, Tip};
+use crate::backup::found::Found;
 use crate::backup::report::{BackupReport, LastBackup, Promotion};
 use crate::clock::SteadyClock;
 use crate::db::DictDb;
@@ -12,8 +12,8 @@ use crate::error::{Error, Result, catch_panics};
 use crate::file::compression::Compression;
 use crate::file::name::{BackupFormat, BackupKind, BackupName, Stamp};
 use crate::file::sink::{Existing, Sink, publish};
-use crate::file::{self, Made, Origin, Trust};
-use crate::history::{Lineage, Point, Seq, Timestamp};
+use crate::file::{self, Made, Origin};
+use crate::history::{Point, Seq, Timestamp};
 use crate::progress::{ProgressFn, Stage, Watch};
 use crate::ring::{RingSlice, Unserved};
 use crate::state::State;
@@ -42,29 +42,19 @@ pub(crate) struct Settings {
 }
 
 /// How far the backups of one directory reach.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Chain {
-    /// The checkpoint: how far the newest file's history leads, and the files that lead there.
-    tip: Option<Tip>,
-    /// That point, or without one where the newest file leads, of whatever history.
-    newest: Option<Point>,
-    /// Whether a file there may be a full backup that this program does not read.
-    has_unreadable: bool,
-    /// The newest stamp given.
-    stamp: Option<Stamp>,
-    /// The newest stamp in the directory when `tip` and `newest` were up to date with it, but for `own`.
-    known: Option<Stamp>,
+    /// What was there when it was last looked at; what was published here since has been entered.
+    found: Found,
     /// The files published here since. Any other with a newer stamp is another manager's, or of a backup that failed.
     own: Vec<BackupName>,
-    /// Where each history here began that did not begin empty.
-    parents: BTreeMap<Lineage, Point>,
+    /// The newest stamp given.
+    stamp: Option<Stamp>,
     /// The newest stamp in the directory when the handle was last seen to be no closed one, or a look was first seen: whoever
     /// goes on from it comes later.
     before_close: Option<Stamp>,
     /// Whether the handle was ever seen to be no closed one.
     was_open: bool,
-    /// Then it is not known whose the newest file is.
-    is_newest_damaged: bool,
 }
 
 /// How a delta can be made now.
@@ -76,50 +66,15 @@ struct Join {
 impl Chain {
     /// Finds out what the directory holds already.
     pub(crate) fn open(storage: &dyn Storage, dir: &Path, db: &DictDb) -> Result<Chain> {
-        let mut catalog = Catalog::read(storage, dir, Trust::default())?;
-        let mut checked = Vec::new();
-        let tip = loop {
-            let tip = catalog.tip();
-            let last = catalog.entries.last().map(|entry| entry.name);
-            let leads = tip.as_ref().and_then(|tip| tip.names.first().copied());
-            let Some(name) = last.into_iter().chain(leads).find(|name| !checked.contains(name)) else { break tip };
-            checked.push(name);
-            let Some(at) = catalog.entries.iter().position(|entry| entry.name == name) else { break tip };
-            let Entry { path, name, found } = catalog.entries.remove(at);
-            let check = |summary| file::check_summary(storage, &path, &summary, Trust::default()).map(|()| summary);
-            let found = match found.and_then(check) {
-                // Where it leads, and so what the next backup ties in with, is not known: another attempt may tell.
-                Err(error @ Error::Io { .. }) => return Err(error),
-                // No delta joins onto a file that says where it leads and is damaged.
-                found => found,
-            };
-            catalog.entries.insert(at, Entry { path, name, found });
-        };
-        let last = || {
-            catalog.entries.iter().rev().find_map(|entry| match (&entry.found, entry.history()) {
-                (Ok(_), Some(history)) => Some(history.end),
-                (Ok(_), None) => Some(Point::empty(Lineage::DICTDB_1_11)),
-                _ => None,
-            })
-        };
-        let newest = tip.as_ref().map(|tip| tip.point).or_else(last);
-        let known = catalog.entries.last().map(|entry| entry.name.stamp);
-        let has_unreadable = catalog.has_unreadable();
-        // A store that was put back from a copy has no part in what was backed up behind that.
-        let tip = tip.filter(|tip| db.may_have_been_at(tip.point));
-        let histories = catalog.entries.iter().filter_map(Entry::history);
-        let parents = histories.filter_map(|history| Some((history.end.lineage, history.parent?))).collect();
-        let newest_damage = catalog.entries.last().and_then(|entry| entry.found.as_ref().err());
-        if let Some(error) = newest_damage {
-            tracing::warn!("where the newest backup leads is not known: {error}");
-        }
-        let is_newest_damaged = newest_damage.is_some();
-        Ok(Chain { tip, newest, has_unreadable, known, parents, is_newest_damaged, ..Chain::default() })
+        let found = Found::read(storage, dir, db)?;
+        let mut chain = Chain { found, own: Vec::new(), stamp: None, before_close: None, was_open: false };
+        chain.note_open(db);
+        Ok(chain)
     }
 
     /// The checkpoint as far as it lies in the history of `state`: commits up to here are covered.
     pub(crate) fn checkpoint(&self, state: &State) -> Option<&Tip> {
-        self.tip.as_ref().filter(|tip| in_history(tip.point, state))
+        self.found.tip.as_ref().filter(|tip| in_history(tip.point, state))
     }
 
     pub(crate) fn deltas(&self, state: &State) -> u32 {
@@ -153,30 +108,29 @@ impl Chain {
     ) -> Result<(BackupReport, State)> {
         let started = settings.clock.monotonic();
         let mut names = catalog::names(&*settings.storage, &settings.dir)?;
-        let newer = names.iter().rev().take_while(|name| Some(name.stamp) > self.known);
-        if newer.into_iter().all(|name| self.own.contains(name)) {
-            self.known = newest(&names);
-            self.own.clear();
-        } else {
-            // Written by another manager, perhaps while this one wrote its last; or by this one, in a backup that failed
-            // behind its rename and could not take the file back. Restore will build on it, so the chain has to.
-            let chain = Chain::open(&*settings.storage, &settings.dir, db)?;
-            *self = Chain { stamp: self.stamp, before_close: self.before_close, was_open: self.was_open, ..chain };
+        let newer = names.iter().rev().take_while(|name| Some(name.stamp) > self.found.known);
+        // Written by another manager, perhaps while this one wrote its last; or by this one, in a backup that failed behind
+        // its rename and could not take the file back. Restore will build on it, so the chain has to.
+        let are_foreign = !newer.into_iter().all(|name| self.own.contains(name));
+        let is_broken = self.found.tip.as_ref().is_some_and(|tip| !is_whole(tip, &names));
+        if are_foreign || is_broken {
+            let before = std::mem::replace(&mut self.found, Found::read(&*settings.storage, &settings.dir, db)?);
+            if !are_foreign {
+                // A full backup will say that it broke, and name as its base what is there now.
+                self.found.tip = before.tip;
+            }
             names = catalog::names(&*settings.storage, &settings.dir)?;
+        } else {
+            self.found.known = newest(&names);
         }
-        if self.tip.as_ref().is_some_and(|tip| !is_whole(tip, &names)) {
-            // A full backup names as its base what is there.
-            let found = Chain::open(&*settings.storage, &settings.dir, db)?;
-            (self.newest, self.is_newest_damaged, self.parents) =
-                (found.newest, found.is_newest_damaged, found.parents);
-        }
+        self.own.clear();
         self.note_open(db);
         let (stamp, state) = self.stamp(settings, db, &names)?;
         self.refuse_left_behind(settings, db, &state)?;
         if db.is_closed() || db.is_read_only() {
             // Whoever went on may have backed up since the directory was looked at: that has an older stamp than this.
             let now = catalog::names(&*settings.storage, &settings.dir)?;
-            if newest(&now) > self.known {
+            if newest(&now) > self.found.known {
                 return self.back_up(settings, db, wanted);
             }
         }
@@ -187,19 +141,25 @@ impl Chain {
     /// Refuses a backup of a handle whose history another handle went on with, and backed up here: of a store that was closed
     /// and opened again, or only looked at. It would get the newest name, and be what restores.
     fn refuse_left_behind(&self, settings: &Settings, db: &DictDb, state: &State) -> Result<()> {
+        let Found { newest, known, is_newest_damaged, .. } = self.found;
         // Files that lead to a point of its history from nowhere, as one between is gone, are its own as well.
-        let is_own =
-            |point: &Point| !self.is_newest_damaged && in_history(*point, state) && db.may_have_been_at(*point);
-        let foreign = self.newest.filter(|point| self.checkpoint(state).is_none() && !is_own(point));
+        let is_own = |point: &Point| !is_newest_damaged && in_history(*point, state) && db.may_have_been_at(*point);
+        let foreign = newest.filter(|point| self.checkpoint(state).is_none() && !is_own(point));
         let Some(newest) = foreign else { return Ok(()) };
-        let is_later = db.is_closed() && self.known > self.before_close;
-        // (One that has its store open may be behind what is here: it was put back from a copy, and goes on.)
-        // A look stays where it was: the store it looks at has come further, or what came since is of a history that went on
-        // from a point before, as where the store was restored, or crashed.
-        let parent = state.identity.parent.map(|parent| parent.lineage);
-        let is_of_another = newest.lineage != state.identity.lineage && Some(newest.lineage) != parent;
-        let has_gone_on = newest.seq > state.seq || (self.known > self.before_close && is_of_another);
-        if is_later || (db.is_read_only() && has_gone_on && self.descends(newest.lineage, state)) {
+        let has_later = known > self.before_close;
+        let is_left_behind = match db.is_read_only() {
+            false => db.is_closed() && has_later,
+            // A look stays where it was: the store that it looks at has come further, or what came since is of a history that
+            // went on from a point before, as where the store was restored, or crashed. (One that has its store open may be
+            // behind what is here: it was put back from a copy, and goes on.)
+            true => {
+                let parent = state.identity.parent.map(|parent| parent.lineage);
+                let is_of_another = newest.lineage != state.identity.lineage && Some(newest.lineage) != parent;
+                let has_gone_on = newest.seq > state.seq || (has_later && is_of_another);
+                has_gone_on && self.found.descends(newest.lineage, state)
+            }
+        };
+        if is_left_behind {
             let (dir, stands) = (settings.dir.clone(), Box::new(state.point()));
             return Err(Error::LeftBehind { dir, newest: Box::new(newest), stands });
         }
@@ -211,27 +171,14 @@ impl Chain {
         // A look falls behind from the first moment on.
         let is_behind = db.is_closed() || (db.is_read_only() && self.was_open);
         if !is_behind {
-            (self.before_close, self.was_open) = (self.known, true);
+            (self.before_close, self.was_open) = (self.found.known, true);
         }
     }
 
-    /// Whether files that came since are of a handle that went on from a closed one: of those from before nobody can tell.
-    pub(crate) fn was_open(&self) -> bool {
-        self.was_open
-    }
-
-    /// Whether a history is that of `state`, or the one that it began in, or began in one of the two.
-    fn descends(&self, mut lineage: Lineage, state: &State) -> bool {
-        let parent = state.identity.parent.map(|parent| parent.lineage);
-        // What files say may go round in a circle.
-        for _ in 0..=self.parents.len() {
-            if lineage == state.identity.lineage || Some(lineage) == parent {
-                return true;
-            }
-            let Some(parent) = self.parents.get(&lineage) else { return false };
-            lineage = parent.lineage;
-        }
-        false
+    /// Whether the handle that went on from one left behind has backed up what this one holds. (Whose files are that were there
+    /// before it was first seen nobody can tell.)
+    pub(crate) fn is_covered(&self, newest: &Point, stands: &Point) -> bool {
+        self.was_open && newest.lineage == stands.lineage && newest.seq >= stands.seq
     }
 
     /// What it makes is let go of as it is written.
@@ -290,13 +237,16 @@ impl Chain {
         let from_empty = || {
             // A chain without a full backup: DictDB could not load it, so not in its format.
             let whole = state.identity.parent.is_none() && db.ring_reaches_back_to(Seq::ZERO);
-            (settings.format == BackupFormat::Binary && whole && self.newest.is_none() && !self.has_unreadable)
+            (settings.format == BackupFormat::Binary
+                && whole
+                && self.found.newest.is_none()
+                && !self.found.has_unreadable)
                 .then(|| Point::empty(state.identity.lineage))
         };
         let base = match self.checkpoint(state) {
             Some(tip) if is_whole(tip, names) => tip.point,
             Some(_) => return Err(Promotion::ChainBroken),
-            None if self.is_newest_damaged && !self.has_unreadable => return Err(Promotion::NewestDamaged),
+            None if self.found.is_newest_damaged && !self.found.has_unreadable => return Err(Promotion::NewestDamaged),
             None => from_empty().ok_or(Promotion::NoChain)?,
         };
         match db.frames(base.seq, state) {
@@ -316,7 +266,7 @@ impl Chain {
         promoted: Option<Promotion>,
         started: Duration,
     ) -> Result<BackupReport> {
-        let (base, point) = (self.newest, state.point());
+        let (base, point) = (self.found.newest, state.point());
         let (name, path, made, bytes) = self.write(settings, stamp, BackupKind::Full, base, |sink, origin, path| {
             let watch = Watch::new(settings.progress.as_deref(), Stage::WritingFull, path);
             file::write_full(settings.format, settings.compression, sink, state, origin, &watch)
@@ -398,8 +348,8 @@ impl Chain {
     ) {
         let time = Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or_default());
         db.note_backup(point.seq);
-        (self.newest, self.is_newest_damaged) = (Some(point), false);
-        self.tip = Some(Tip { point, deltas, names, file: path.to_owned(), time });
+        (self.found.newest, self.found.is_newest_damaged) = (Some(point), false);
+        self.found.tip = Some(Tip { point, deltas, names, file: path.to_owned(), time });
     }
 }
 

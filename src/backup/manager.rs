@@ -182,8 +182,7 @@ impl BackupManagerBuilder {
             return Err(Error::StoreDirectory { dir: self.dir });
         }
         create_dir(&*self.storage, &self.dir)?;
-        let mut chain = Chain::open(&*self.storage, &self.dir, &self.db)?;
-        chain.note_open(&self.db);
+        let chain = Chain::open(&*self.storage, &self.dir, &self.db)?;
         let state = self.db.read_in_passing().clone();
         let record = Track { last: chain.last(&state), deltas: chain.deltas(&state), ..Track::default() };
         let settings = Settings {
@@ -513,10 +512,7 @@ impl Inner {
         }
         let (report, state) = match chain.back_up(&self.settings, &self.db, wanted) {
             Err(Error::LeftBehind { newest, stands, .. })
-                if cause != Cause::Manual
-                    && chain.was_open()
-                    && newest.lineage == stands.lineage
-                    && newest.seq >= stands.seq =>
+                if cause != Cause::Manual && chain.is_covered(&newest, &stands) =>
             {
                 tracing::debug!("the handle that went on has backed up what this one holds");
                 return Ok(None);

@@ -15,6 +15,7 @@
 
 mod catalog;
 mod chain;
+mod found;
 mod manager;
 mod report;
 mod restore;

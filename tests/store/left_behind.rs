@@ -285,3 +285,26 @@ fn a_look_backs_up_what_is_newer_than_the_stores_backups_and_takes_over_from_ano
         assert_eq!(restored(&disk), (1..=id).map(Key::from).collect::<Vec<_>>());
     }
 }
+
+/// What a handle that went on has backed up may be what was damaged.
+#[test]
+fn the_manager_of_a_closed_handle_puts_nothing_over_a_newest_backup_that_is_damaged() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 1);
+    let last = manager(&disk, &db);
+    last.backup_now().unwrap();
+    db.close().unwrap();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 2);
+    let newest = manager(&disk, &db).backup_now().unwrap().file;
+    let mut bytes = disk.read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    disk.write(&newest, bytes).unwrap();
+    let refused = last.backup_now();
+    assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
+    // The one that went on mends it.
+    manager(&disk, &db).backup_now().unwrap();
+    assert_eq!(restored(&disk), [Key::from(1), Key::from(2)]);
+}
