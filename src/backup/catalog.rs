@@ -28,13 +28,36 @@ pub(crate) struct Catalog {
     pub(crate) pickles: Vec<(Stamp, PathBuf)>,
 }
 
-/// The names in a directory that are backups', in order. Refuses that of a store: somebody may have made one there since.
-pub(crate) fn names(storage: &dyn Storage, dir: &Path) -> Result<Vec<BackupName>> {
-    let files = list(storage, dir)?;
-    if files.iter().any(|name| store::is_of_a_store(name)) {
-        return Err(Error::StoreDirectory { dir: dir.to_owned() });
+/// A directory by its names.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// Those of backups, in order.
+    pub(crate) names: Vec<BackupName>,
+    /// The newest stamp of a pickle.
+    pub(crate) pickle: Option<Stamp>,
+}
+
+impl Listing {
+    /// Refuses the directory of a store: somebody may have made one there since.
+    pub(crate) fn read(storage: &dyn Storage, dir: &Path) -> Result<Listing> {
+        let files = list(storage, dir)?;
+        if files.iter().any(|name| store::is_of_a_store(name)) {
+            return Err(Error::StoreDirectory { dir: dir.to_owned() });
+        }
+        let pickle = files.iter().filter_map(|name| name::pickle_stamp(name)).max();
+        Ok(Listing { names: names_of(&files), pickle })
     }
-    Ok(names_of(&files))
+
+    /// The newest stamp of a backup.
+    pub(crate) fn newest(&self) -> Option<Stamp> {
+        self.names.last().map(|name| name.stamp)
+    }
+
+    /// Whether all files that lead to the end of a chain are there.
+    pub(crate) fn has(&self, tip: &Tip) -> bool {
+        let is_there = |name: &BackupName| self.names.binary_search_by_key(&name.order(), BackupName::order).is_ok();
+        tip.names.iter().all(is_there)
+    }
 }
 
 fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<OsString>> {
@@ -104,11 +127,13 @@ impl Catalog {
         Some(Tip { point, deltas, names, file: furthest.path.clone(), time })
     }
 
-    /// Whether a file is of another format version, or a pickle. Restore passes none over in its search for a full backup,
-    /// so no chain without one can be restored beside it.
+    /// Whether a file is of another format version, a pickle, or found to hold what no record here can. Restore passes none
+    /// over in its search for a full backup, so no chain without one can be restored beside it.
     pub(crate) fn has_unreadable(&self) -> bool {
-        let is_of_another_version = |entry: &Entry| matches!(entry.found, Err(Error::UnsupportedVersion { .. }));
-        !self.pickles.is_empty() || self.entries.iter().any(is_of_another_version)
+        let is_unreadable = |entry: &Entry| {
+            matches!(entry.found, Err(Error::UnsupportedVersion { .. } | Error::UnsupportedValue { .. }))
+        };
+        !self.pickles.is_empty() || self.entries.iter().any(is_unreadable)
     }
 
     /// The newest pickle behind the one stamp, if any, and before the other.

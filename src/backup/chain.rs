@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::backup::catalog::{self, Tip};
+use crate::backup::catalog::{Listing, Tip};
 use crate::backup::found::Found;
 use crate::backup::report::{BackupReport, LastBackup, Promotion};
 use crate::clock::SteadyClock;
@@ -93,7 +93,7 @@ impl Chain {
             self.checkpoint(&state).filter(|tip| tip.point.seq == state.seq)
         };
         match covering {
-            Some(tip) => Ok(is_whole(tip, &catalog::names(&*settings.storage, &settings.dir)?)),
+            Some(tip) => Ok(Listing::read(&*settings.storage, &settings.dir)?.has(tip)),
             None => Ok(false),
         }
     }
@@ -107,35 +107,34 @@ impl Chain {
         wanted: Wanted,
     ) -> Result<(BackupReport, State)> {
         let started = settings.clock.monotonic();
-        let mut names = catalog::names(&*settings.storage, &settings.dir)?;
-        let newer = names.iter().rev().take_while(|name| Some(name.stamp) > self.found.known);
+        let mut listing = Listing::read(&*settings.storage, &settings.dir)?;
+        let newer = listing.names.iter().rev().take_while(|name| Some(name.stamp) > self.found.known);
         // Written by another manager, perhaps while this one wrote its last; or by this one, in a backup that failed behind
         // its rename and could not take the file back. Restore will build on it, so the chain has to.
-        let are_foreign = !newer.into_iter().all(|name| self.own.contains(name));
-        let is_broken = self.found.tip.as_ref().is_some_and(|tip| !is_whole(tip, &names));
+        let are_foreign = listing.pickle != self.found.pickle || !newer.into_iter().all(|name| self.own.contains(name));
+        let is_broken = self.found.tip.as_ref().is_some_and(|tip| !listing.has(tip));
         if are_foreign || is_broken {
             let before = std::mem::replace(&mut self.found, Found::read(&*settings.storage, &settings.dir, db)?);
             if !are_foreign {
                 // A full backup will say that it broke, and name as its base what is there now.
                 self.found.tip = before.tip;
             }
-            names = catalog::names(&*settings.storage, &settings.dir)?;
+            listing = Listing::read(&*settings.storage, &settings.dir)?;
         } else {
-            self.found.known = newest(&names);
+            self.found.known = listing.newest();
         }
         self.own.clear();
         self.note_open(db);
-        let (stamp, state) = self.stamp(settings, db, &names)?;
+        let (stamp, state) = self.stamp(settings, db, &listing)?;
         self.refuse_left_behind(settings, db, &state)?;
         if db.is_closed() || db.is_read_only() {
             // Whoever went on may have backed up since the directory was looked at: that has an older stamp than this.
-            let now = catalog::names(&*settings.storage, &settings.dir)?;
-            if newest(&now) > self.found.known {
+            if Listing::read(&*settings.storage, &settings.dir)?.newest() > self.found.known {
                 return self.back_up(settings, db, wanted);
             }
         }
         let outline = state.outline();
-        self.back_up_state(settings, db, (stamp, state), wanted, &names, started).map(|report| (report, outline))
+        self.back_up_state(settings, db, (stamp, state), wanted, &listing, started).map(|report| (report, outline))
     }
 
     /// Refuses a backup of a handle whose history another handle went on with, and backed up here: of a store that was closed
@@ -188,7 +187,7 @@ impl Chain {
         db: &DictDb,
         (stamp, state): (Stamp, State),
         wanted: Wanted,
-        names: &[BackupName],
+        listing: &Listing,
         started: Duration,
     ) -> Result<BackupReport> {
         let too_long = settings.incremental && self.deltas(&state) >= settings.max_deltas_before_full;
@@ -200,7 +199,7 @@ impl Chain {
         // Only an incremental manager has older deltas that a bridge could carry on.
         let bridges = settings.incremental && self.checkpoint(&state).is_some();
         // It may be read out of the log, so only where it is of use.
-        let join = (wants_delta || bridges).then(|| self.join(settings, db, &state, names));
+        let join = (wants_delta || bridges).then(|| self.join(settings, db, &state, listing));
         let (promoted, bridge) = match join {
             Some(Ok(join)) if wants_delta => return self.delta(settings, db, (stamp, &state), &join, started),
             Some(Err(why)) if wants_delta => {
@@ -215,7 +214,7 @@ impl Chain {
             BackupFormat::Json => (join, state.clone()),
         });
         // Before anybody can see the full backup: what others put onto it is to be newer than what leads there.
-        let bridge = bridge.map(|bridge| (bridge, self.stamp(settings, db, names).map(|(stamp, _)| stamp)));
+        let bridge = bridge.map(|bridge| (bridge, self.stamp(settings, db, listing).map(|(stamp, _)| stamp)));
         let mut report = self.full(settings, db, (stamp, state), promoted, started)?;
         if let Some(((join, state), stamp)) = bridge {
             let made = stamp.and_then(|stamp| {
@@ -233,7 +232,7 @@ impl Chain {
     }
 
     /// Whether a delta can join onto what is there.
-    fn join(&self, settings: &Settings, db: &DictDb, state: &State, names: &[BackupName]) -> Result<Join, Promotion> {
+    fn join(&self, settings: &Settings, db: &DictDb, state: &State, listing: &Listing) -> Result<Join, Promotion> {
         let from_empty = || {
             // A chain without a full backup: DictDB could not load it, so not in its format.
             let whole = state.identity.parent.is_none() && db.ring_reaches_back_to(Seq::ZERO);
@@ -244,7 +243,7 @@ impl Chain {
                 .then(|| Point::empty(state.identity.lineage))
         };
         let base = match self.checkpoint(state) {
-            Some(tip) if is_whole(tip, names) => tip.point,
+            Some(tip) if listing.has(tip) => tip.point,
             Some(_) => return Err(Promotion::ChainBroken),
             None if self.found.is_newest_damaged && !self.found.has_unreadable => return Err(Promotion::NewestDamaged),
             None => from_empty().ok_or(Promotion::NoChain)?,
@@ -308,14 +307,16 @@ impl Chain {
 
     /// The next stamp, past those given and those in the directory; it is used up even by a failure. And the state of the
     /// database then.
-    fn stamp(&mut self, settings: &Settings, db: &DictDb, names: &[BackupName]) -> Result<(Stamp, State)> {
+    fn stamp(&mut self, settings: &Settings, db: &DictDb, listing: &Listing) -> Result<(Stamp, State)> {
         let exhausted = || Error::Exhausted {
             what: format!(
                 "{}, whose newest name has the last stamp that there is (move that file away),",
                 settings.dir.display()
             ),
         };
-        let (stamp, state) = db.stamped_state(&settings.dir, self.stamp.max(newest(names))).ok_or_else(exhausted)?;
+        let (stamp, state) = db
+            .stamped_state(&settings.dir, self.stamp.max(listing.newest()).max(listing.pickle))
+            .ok_or_else(exhausted)?;
         self.stamp = Some(stamp);
         Ok((stamp, state))
     }
@@ -351,16 +352,6 @@ impl Chain {
         (self.found.newest, self.found.is_newest_damaged) = (Some(point), false);
         self.found.tip = Some(Tip { point, deltas, names, file: path.to_owned(), time });
     }
-}
-
-/// The newest stamp of names in order.
-fn newest(names: &[BackupName]) -> Option<Stamp> {
-    names.last().map(|name| name.stamp)
-}
-
-/// Whether all files that lead there are among these, which are in order.
-fn is_whole(tip: &Tip, names: &[BackupName]) -> bool {
-    tip.names.iter().all(|name| names.binary_search_by_key(&name.order(), BackupName::order).is_ok())
 }
 
 /// Whether `point` lies in the past of `state`.

@@ -25,6 +25,8 @@ pub(super) struct Found {
     pub(super) has_unreadable: bool,
     /// The newest stamp.
     pub(super) known: Option<Stamp>,
+    /// The newest stamp of a pickle.
+    pub(super) pickle: Option<Stamp>,
     /// Where each history here began that did not begin empty.
     parents: BTreeMap<Lineage, Point>,
 }
@@ -69,7 +71,8 @@ impl Found {
             tracing::warn!("where the newest backup leads is not known: {error}");
         }
         let is_newest_damaged = newest_damage.is_some();
-        Ok(Found { tip, newest, has_unreadable, known, parents, is_newest_damaged })
+        let pickle = catalog.pickles.last().map(|(stamp, _)| *stamp);
+        Ok(Found { tip, newest, has_unreadable, known, pickle, parents, is_newest_damaged })
     }
 
     /// Whether a history is that of `state`, or the one that it began in, or began in one of the two.

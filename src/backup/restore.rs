@@ -178,12 +178,7 @@ impl RestoreOptions {
     fn recover(&self, dir: &Path) -> Result<(State, RestoreReport)> {
         let started = SystemClock.monotonic();
         let mut catalog = self.catalog(dir)?;
-        let (mut state, route, missed) = match self.furthest(dir, &mut catalog) {
-            Err(Error::NoBackup { .. }) if catalog.entries.is_empty() && store::is_store(&*self.storage, dir) => {
-                return Err(Error::StoreDirectory { dir: dir.to_owned() });
-            }
-            found => found?,
-        };
+        let (mut state, route, missed) = self.furthest(dir, &mut catalog)?;
         let mut report = report(dir, &mut catalog, &route, missed);
         if report.full.is_none() && report.deltas.is_empty() {
             // The empty database is no backup.
@@ -297,6 +292,9 @@ impl RestoreOptions {
     /// What the directory holds of the one history that is to be restored.
     fn catalog(&self, dir: &Path) -> Result<Catalog> {
         let mut catalog = Catalog::read(&*self.storage, dir, self.trust)?;
+        if catalog.entries.is_empty() && store::is_store(&*self.storage, dir) {
+            return Err(Error::StoreDirectory { dir: dir.to_owned() });
+        }
         if let Err(Error::SeveralHistories { .. }) = self.keep_one_history(dir, &mut catalog) {
             // A damaged first line of a JSON file can make a stranger of it.
             for entry in &mut catalog.entries {
@@ -338,7 +336,10 @@ impl RestoreOptions {
         let Some(wanted) = self.lineage else {
             return if histories.len() > 1 { Err(several(None)) } else { Ok(()) };
         };
+        let pickled = (Lineage::DICTDB_1_11, BTreeSet::from([Lineage::DICTDB_1_11]));
+        let is_pickled = wanted == Lineage::DICTDB_1_11 && !catalog.pickles.is_empty();
         let found = histories.iter().find(|(_, history)| history.contains(&wanted));
+        let found = found.or(is_pickled.then_some(&pickled));
         let (_, kept) = found.ok_or_else(|| several(Some(wanted)))?;
         catalog.entries.retain(|entry| entry.lineage().is_none_or(|lineage| kept.contains(&lineage)));
         if !kept.contains(&Lineage::DICTDB_1_11) {
@@ -362,13 +363,21 @@ impl RestoreOptions {
     /// Where to begin: at the newest full backup in these first places of the catalog that is sound, or at the empty
     /// database. Those found damaged are marked.
     fn begin(&self, catalog: &mut Catalog, before: usize) -> Result<Option<(Start, State)>> {
-        let mut newer = catalog.entries.get(before).map(|entry| entry.name.stamp);
+        // A pickle is an obstacle where it is the newest full backup, and none to another way to a state that was found; nor to
+        // a chain of ours that goes on behind it, whose files say what they join onto.
+        let is_first = before == catalog.entries.len();
+        let ours = catalog.entries.iter().filter(|entry| entry.history().is_some()).map(|entry| entry.name.stamp).max();
+        let mut newer = None;
         for index in (0..before).rev() {
-            let Some(name) = catalog.entries.get(index).map(|entry| entry.name) else { continue };
+            let Some(Entry { name, found, .. }) = catalog.entries.get(index) else { continue };
             if name.kind != BackupKind::Full {
                 continue;
             }
-            refuse_pickle(catalog, Some(name.stamp), newer)?;
+            if is_first {
+                let is_ours = found.as_ref().is_ok_and(|summary| summary.history.is_some());
+                refuse_pickle(catalog, Some(name.stamp).max(ours.filter(|_| is_ours)), newer)?;
+            }
+            let name = *name;
             newer = Some(name.stamp);
             let Some(entry) = catalog.entries.get_mut(index) else { continue };
             let read = match std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
@@ -387,7 +396,9 @@ impl RestoreOptions {
                 Err(error) => return Err(error),
             }
         }
-        refuse_pickle(catalog, None, newer)?;
+        if is_first {
+            refuse_pickle(catalog, None, newer)?;
+        }
         // No full backup: the chain may begin at the empty database.
         let root = catalog.entries.iter().find_map(|entry| {
             let history = entry.history().filter(|_| entry.name.kind == BackupKind::Delta)?;

@@ -20,6 +20,11 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
+    /// Whether a store was ever written to here, by the names.
+    pub(crate) fn has_commits(&self) -> bool {
+        self.files.iter().any(|name| matches!(name.kind, StoreFile::Log | StoreFile::Snapshot))
+    }
+
     /// Lists a directory. One that is not there is empty; one that holds other things than a store is an error.
     pub(crate) fn read(storage: &dyn Storage, dir: &Path) -> Result<Directory> {
         let entries = match storage.list(dir) {

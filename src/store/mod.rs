@@ -122,8 +122,7 @@ pub(crate) fn open(options: &Options, dir: &Path) -> Result<DictDb> {
     let storage = Arc::clone(&options.storage);
     let started = options.clock.monotonic();
     // Looked at before anything is made in it.
-    Directory::read(&*storage, dir)?;
-    check_is_there(options, dir)?;
+    check_is_there(options, dir, &Directory::read(&*storage, dir)?)?;
     let lock = create::own(&*storage, dir)?;
     // Names that a process which was killed had not synced yet are made durable before anything is built on them.
     storage.sync_dir(dir).map_err(Error::io("sync directory", dir))?;
@@ -152,7 +151,7 @@ pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
     let (ring_bytes, clock) = (options.ring_bytes, &*options.clock);
     let recovery = Recovery { storage, dir, ring_bytes, progress, clock, lenient: true, before: None };
     let mut found = Directory::read(storage, dir)?;
-    check_is_there(options, dir)?;
+    check_is_there(options, dir, &found)?;
     let (mut looks, mut before) = (1_u32, None);
     let Recovered { state, ring, mut report, .. } = loop {
         let outcome = recovery.run(&found);
@@ -179,11 +178,12 @@ pub(crate) fn open_read_only(options: &Options, dir: &Path) -> Result<DictDb> {
 }
 
 /// Refuses to begin an empty store where that is not wanted.
-fn check_is_there(options: &Options, dir: &Path) -> Result<()> {
-    if options.create_if_missing || is_store(&*options.storage, dir) {
+fn check_is_there(options: &Options, dir: &Path, found: &Directory) -> Result<()> {
+    if options.create_if_missing || found.has_commits() {
         return Ok(());
     }
-    let problem = "holds no store, and create_if_missing(false) makes none: is its disk mounted, and its path right?";
+    let problem =
+        "holds no commit, and create_if_missing(false) begins no store: is its disk mounted, and its path right?";
     Err(Error::NotAStore { dir: dir.to_owned(), problem: problem.to_owned() })
 }
 
@@ -380,7 +380,7 @@ impl Store {
     pub(crate) fn slice(&self, lineage: Lineage, after: Seq, last: Seq) -> Result<RingSlice, Unserved> {
         let gap = || Unserved::Gap { oldest: last.next().unwrap_or(last) };
         // What is there may have been put back from a copy, and be another future of the same history.
-        if self.is_given_back() {
+        if self.is_given_back() || self.place.check().is_err() {
             return Err(gap());
         }
         match self.read_slice(lineage, after, last) {

@@ -183,9 +183,10 @@ impl Options {
         }
     }
 
-    /// Whether a directory that is empty, or not there, becomes a new store; `true` unless said otherwise, and for a look it
-    /// then shows an empty one. With `false` it is [`Error::NotAStore`], and nothing is made: a program whose store has been made
-    /// does not begin an empty one, and back that up over the other, where a disk is not mounted or a path is mistyped.
+    /// Whether a store is begun in a directory that is not there, or has none with a commit; `true` unless said otherwise, and a
+    /// look then shows an empty one. With `false` it is [`Error::NotAStore`], and nothing is made: a program whose store has been
+    /// made does not begin an empty one, and back that up over the other, where a disk is not mounted, a path is mistyped, or a
+    /// [`restore_into`](crate::RestoreOptions::restore_into) did not come to its end.
     ///
     /// ```
     /// use dictdb::{DictDb, Error, Options};
@@ -193,7 +194,7 @@ impl Options {
     /// let dir = dir.path().join("data");
     /// let there = Options::new().create_if_missing(false);
     /// assert!(matches!(there.open(&dir), Err(Error::NotAStore { .. })));
-    /// DictDb::open(&dir)?.close()?;
+    /// DictDb::open(&dir)?.create_table("users", "id")?; // once, when the program is set up
     /// there.open(&dir)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use dictdb::{BackupFormat, BackupManager, DictDb, Error, Lineage, RestoreOptions, record, restore};
+use dictdb::{
+    BackupFormat, BackupManager, DictDb, Error, Lineage, ManualClock, MemoryStorage, RestoreOptions, Storage,
+    Timestamp, record, restore,
+};
 
 fn full(a: u32, b: u32) -> String {
     let records = format!(r#"[{{"id": 1, "a": {a}}}, {{"id": 2, "b": {b}}}]"#);
@@ -155,4 +158,67 @@ fn a_delta_of_dictdb_1_11_by_hand_is_refused_as_a_restore_refuses_it_by_file_and
     assert_eq!(db.apply_delta(&file).unwrap(), 1);
     assert_eq!(db.table("t").unwrap().get(3).unwrap().unwrap()["b"], 7);
     assert_eq!(restore(dir.path()).unwrap().0.digest(), db.digest());
+}
+
+#[test]
+fn a_pickle_that_is_ahead_of_the_clock_hides_no_backup_of_ours_and_none_that_came_later_does() {
+    let storage = MemoryStorage::new();
+    let pickle = |stamp: &str| storage.write(format!("/b/dictdb_backup_{stamp}.pickle"), Vec::new()).unwrap();
+    pickle("1700000400_000000");
+    let clock = ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000));
+    let db = DictDb::builder().clock(clock).build();
+    let table = db.create_table("t", "id").unwrap();
+    let manager = BackupManager::builder(&db, "/b").storage(storage.clone()).incremental(true);
+    let manager = manager.file_format(BackupFormat::Binary).build().unwrap();
+    for id in 0..3 {
+        table.insert(record! { "id": id }).unwrap();
+        manager.backup_now().unwrap();
+        let (restored, _) = RestoreOptions::new().storage(storage.clone()).restore("/b").unwrap();
+        assert_eq!(restored.digest(), db.digest());
+        // One that is ahead still, and one that is older than all that is here.
+        pickle(["1700000500_000000", "1500000000_000000", "1500000001_000000"][id as usize]);
+    }
+    // A chain that would begin at the empty database does not begin beside one.
+    let storage = MemoryStorage::new();
+    let manager = BackupManager::builder(&db, "/b").storage(storage.clone()).incremental(true);
+    let manager = manager.file_format(BackupFormat::Binary).build().unwrap();
+    storage.write("/b/dictdb_backup_1500000000_000000.pickle", Vec::new()).unwrap();
+    manager.backup_now().unwrap();
+    let (restored, _) = RestoreOptions::new().storage(storage).restore("/b").unwrap();
+    assert_eq!(restored.digest(), db.digest());
+}
+
+#[test]
+fn who_asks_for_the_history_of_dictdb_1_11_where_there_are_pickles_alone_hears_of_them() {
+    let storage = MemoryStorage::new();
+    storage.write("/b/dictdb_backup_1500000000_000000.pickle", Vec::new()).unwrap();
+    let refused = RestoreOptions::new().storage(storage).lineage(Lineage::DICTDB_1_11).restore("/b").unwrap_err();
+    assert!(matches!(refused, Error::UnsupportedValue { .. }), "{refused}");
+}
+
+/// It is looked for where a delta was left out, that of an older full backup.
+#[test]
+fn an_old_pickle_is_no_obstacle_to_the_state_of_a_newer_full_backup() {
+    let storage = MemoryStorage::new();
+    let db = DictDb::new();
+    let table = db.create_table("t", "id").unwrap();
+    let manager = |storage: &MemoryStorage| {
+        let manager = BackupManager::builder(&db, "/b").storage(storage.clone());
+        manager.file_format(BackupFormat::Binary).build().unwrap()
+    };
+    let first = manager(&storage).backup_full().unwrap().file;
+    let aside = MemoryStorage::new();
+    aside.write(&first, storage.read(&first).unwrap()).unwrap();
+    table.insert(record! { "id": 1 }).unwrap();
+    manager(&storage).backup_full().unwrap();
+    let digest = db.digest();
+    table.insert(record! { "id": 2 }).unwrap();
+    let delta = manager(&aside).backup_delta().unwrap().file;
+    storage.write(&delta, aside.read(&delta).unwrap()).unwrap();
+    storage.remove(&first).unwrap();
+    storage.write("/b/dictdb_backup_1500000000_000000.pickle", Vec::new()).unwrap();
+    let restoring = RestoreOptions::new().storage(storage);
+    assert!(matches!(restoring.restore("/b").unwrap_err(), Error::MissingLink { .. }));
+    let (restored, report) = restoring.accept_earlier(true).restore("/b").unwrap();
+    assert_eq!((restored.digest(), report.left_out.len()), (digest, 1), "{report}");
 }

@@ -583,6 +583,11 @@ fn a_store_that_must_be_there_is_not_begun_anew_where_its_disk_is_not_mounted() 
     }
     assert!(matches!(must.open_read_only("/mounted").unwrap_err(), Error::NotAStore { .. }));
     assert!(storage.paths().is_empty(), "nothing was made: {:?}", storage.paths());
+    // Begun, and never written to: as a restore leaves it that does not come to its end.
+    let disk = tempfile::tempdir().unwrap();
+    DictDb::open(disk.path()).unwrap().close().unwrap();
+    assert!(disk.path().join(LOCK_FILE).exists());
+    assert!(matches!(Options::new().create_if_missing(false).open(disk.path()), Err(Error::NotAStore { .. })));
     commit(&options(&storage).open(DIR).unwrap(), 1);
     must.open(DIR).unwrap().close().unwrap();
     must.open_read_only(DIR).unwrap();
