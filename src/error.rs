@@ -434,7 +434,7 @@ fn holder(pid: Option<u32>) -> String {
     pid.map_or("another process or handle".to_owned(), |pid| format!("process {pid}"))
 }
 
-/// What a directory holds instead of the one history wanted.
+/// Why a delta is missed, and what to do.
 fn missing_link(file: &Path, needs: &Point, reached: &Point) -> String {
     let (file, accept) = (file.display(), "accept the earlier point with RestoreOptions::accept_earlier(true)");
     if *needs == Point::empty(Lineage::DICTDB_1_11) {
@@ -450,6 +450,7 @@ fn missing_link(file: &Path, needs: &Point, reached: &Point) -> String {
     )
 }
 
+/// What a directory holds instead of the one history wanted.
 fn histories(wanted: Option<Lineage>, found: &[Lineage]) -> String {
     let list = found.iter().map(Lineage::to_string).collect::<Vec<_>>().join(", ");
     match wanted {

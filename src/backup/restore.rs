@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -211,6 +212,8 @@ impl RestoreOptions {
                     tracing::warn!("taken as it stands: {error}");
                     unchecked.push(file.clone());
                 }
+                // It was there when it was read.
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => unchecked.push(file.clone()),
                 Err(error) => return Err(error),
             }
         }

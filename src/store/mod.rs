@@ -379,12 +379,14 @@ impl Store {
     /// The frames in `(after, last]` out of the log's segments, for a backup that the ring does not reach back for.
     pub(crate) fn slice(&self, lineage: Lineage, after: Seq, last: Seq) -> Result<RingSlice, Unserved> {
         let gap = || Unserved::Gap { oldest: last.next().unwrap_or(last) };
-        // What is there may have been put back from a copy, and be another future of the same history.
-        if self.is_given_back() || self.place.check().is_err() {
+        // What is there otherwise may have been put back from a copy, and be another future of the same history.
+        let is_own = || !self.is_given_back() && self.place.check().is_ok();
+        if !is_own() {
             return Err(gap());
         }
         match self.read_slice(lineage, after, last) {
-            Ok(slice) => slice.ok_or_else(gap),
+            Ok(slice) if is_own() => slice.ok_or_else(gap),
+            Ok(_) => Err(gap()),
             // A checkpoint has just removed it.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Err(gap()),
             Err(error) => {

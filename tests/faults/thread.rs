@@ -174,7 +174,10 @@ fn a_clock_that_panics_once_at_whatever_call_fails_no_backup_and_ends_no_schedul
                     manager.notify_change().unwrap();
                 }
                 receive(&published); // by the thread
-                assert_eq!(restored(&storage).0, db.digest(), "call {at}");
+                // The first may be of the table alone, which was there before the thread was.
+                while restored(&storage).0 != db.digest() {
+                    receive(&published);
+                }
                 manager.backup_now().unwrap();
                 assert_eq!(published.try_iter().count(), 1);
             }

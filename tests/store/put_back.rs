@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use dictdb::sim::SimStorage;
 use dictdb::{
-    BackupFormat, BackupManager, BackupManagerBuilder, CheckpointPolicy, DictDb, Error, Key, ManualClock, Options,
-    RestoreOptions, Storage, Timestamp, record,
+    BackupFormat, BackupManager, BackupManagerBuilder, CheckpointPolicy, DictDb, DiskStorage, Error, Key, ManualClock,
+    Options, RestoreOptions, Storage, Timestamp, record,
 };
 
 use super::hooked::{Hooked, Op};
@@ -153,4 +153,34 @@ fn two_handles_that_follow_one_another_and_get_one_stamp_lose_no_backup() {
     let stamp = |file: &PathBuf| file.file_stem().unwrap().to_str().unwrap().split_once('_').unwrap().1.to_owned();
     assert_eq!(stamp(&full).split_once('_').unwrap().1, stamp(&delta).split_once('_').unwrap().1);
     assert_eq!(restored(&hooked), [1, 2]);
+}
+
+/// The lock goes with the directory that was moved away.
+#[cfg(unix)]
+#[test]
+fn a_delta_is_never_read_out_of_the_log_of_a_store_that_stands_in_the_place_of_the_open_one() {
+    let place = tempfile::tempdir().unwrap();
+    let [data, copy, backups] = ["data", "copy", "backups"].map(|name| place.path().join(name));
+    let open = || options(&DiskStorage).preallocate_bytes(1 << 20).open(&data).unwrap();
+    let db = open();
+    insert(&db, 1..3);
+    db.close().unwrap();
+    std::fs::create_dir(&copy).unwrap();
+    for file in std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path()) {
+        std::fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+    }
+    let db = open();
+    insert(&db, 3..4); // its segment is begun
+    let manager = BackupManager::builder(&db, &backups).file_format(BackupFormat::Binary).incremental(true);
+    let manager = manager.build().unwrap();
+    manager.backup_full().unwrap();
+    std::fs::rename(&data, place.path().join("moved")).unwrap();
+    std::fs::rename(&copy, &data).unwrap();
+    let other = open();
+    insert(&other, 100..104);
+    insert(&db, 4..6);
+    let report = manager.backup_delta().unwrap();
+    assert!(report.promoted.is_some(), "{report}");
+    let (restored, _) = RestoreOptions::new().restore(&backups).unwrap();
+    assert_eq!(restored.digest(), db.digest());
 }
