@@ -222,14 +222,6 @@ pub(crate) fn check_summary(storage: &dyn Storage, path: &Path, summary: &Summar
     }
 }
 
-/// Compares the text of a JSON file with its checksum where it has one.
-pub(crate) fn verify_text(storage: &dyn Storage, path: &Path) -> Result<()> {
-    match sniff(storage, path)? {
-        BackupFormat::Json if json::is_ours(storage, path)? => json::verify(storage, path),
-        _ => Ok(()),
-    }
-}
-
 /// Binary files begin with a byte that no JSON text has.
 fn sniff(storage: &dyn Storage, path: &Path) -> Result<BackupFormat> {
     let mut source = Source::open(storage, path)?;

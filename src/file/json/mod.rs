@@ -49,11 +49,6 @@ pub(crate) fn inspect(storage: &dyn Storage, path: &Path, expected: BackupKind, 
     Ok(Summary { kind, format: BackupFormat::Json, history: Some(history), bytes })
 }
 
-/// Whether a file has our head, which one of DictDB 1.11 has not.
-pub(crate) fn is_ours(storage: &dyn Storage, path: &Path) -> Result<bool> {
-    Ok(Head::read(&mut crate::file::source::Source::open(storage, path)?)?.is_some())
-}
-
 /// Compares a file of ours with its checksum, reading all of it.
 pub(crate) fn verify(storage: &dyn Storage, path: &Path) -> Result<()> {
     seal::verify(&mut crate::file::source::Source::open(storage, path)?)
