@@ -33,6 +33,8 @@ pub(crate) use writer::{LogWriter, SegmentEnd, Stamps, TornTail};
 
 #[cfg(test)]
 mod tests {
+    use std::iter::repeat_n;
+
     use super::group::Sink;
     use super::*;
 
@@ -101,7 +103,7 @@ mod tests {
     #[test]
     fn a_commit_moves_nothing_of_what_has_gathered_and_takes_little_memory() {
         let group = Group::new(Kept::default(), 0);
-        for (seq, len) in (1..).zip([100; 80_000].into_iter().chain([3_000_000, 100, 100])) {
+        for (seq, len) in (1..).zip(repeat_n(100, 80_000).chain([3_000_000, 100, 100])) {
             let frame = vec![1; len];
             let used = allocation_counter::measure(|| drop(group.append(seq, &frame, || None)));
             assert!(used.bytes_max <= (len as u64).max(512 << 10) + (16 << 10), "{seq}: {used:?}");

@@ -339,7 +339,9 @@ impl Disk {
                 Node::File(inode) => DirEntry { name, len: self.seen(*inode).len() as u64, is_file: true },
             })
         };
-        Ok(self.now.names.iter().filter(|(path, _)| path.parent() == Some(dir)).filter_map(entry).collect())
+        // All names are normal: equal paths are equal bytes, which is told in a fraction of the time.
+        let is_here = |path: &Path| path.parent().is_some_and(|parent| parent.as_os_str() == dir.as_os_str());
+        Ok(self.now.names.iter().filter(|(path, _)| is_here(path)).filter_map(entry).collect())
     }
 
     pub(super) fn seen(&self, inode: InodeId) -> &[u8] {
