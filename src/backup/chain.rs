@@ -140,23 +140,19 @@ impl Chain {
     /// Refuses a backup of a handle whose history another handle went on with, and backed up here: of a store that was closed
     /// and opened again, or only looked at. It would get the newest name, and be what restores.
     fn refuse_left_behind(&self, settings: &Settings, db: &DictDb, state: &State) -> Result<()> {
-        let Found { newest, known, is_newest_damaged, .. } = self.found;
-        // Files that lead to a point of its history from nowhere, as one between is gone, are its own as well.
-        let is_own = |point: &Point| !is_newest_damaged && in_history(*point, state) && db.may_have_been_at(*point);
-        let foreign = newest.filter(|point| self.checkpoint(state).is_none() && !is_own(point));
-        let Some(newest) = foreign else { return Ok(()) };
+        let Found { newest: Some(newest), known, is_newest_unknown, .. } = self.found else { return Ok(()) };
         let has_later = known > self.before_close;
-        let is_left_behind = match db.is_read_only() {
-            false => db.is_closed() && has_later,
-            // A look stays where it was: the store that it looks at has come further, or what came since is of a history that
-            // went on from a point before, as where the store was restored, or crashed. (One that has its store open may be
-            // behind what is here: it was put back from a copy, and goes on.)
-            true => {
-                let parent = state.identity.parent.map(|parent| parent.lineage);
-                let is_of_another = newest.lineage != state.identity.lineage && Some(newest.lineage) != parent;
-                let has_gone_on = newest.seq > state.seq || (has_later && is_of_another);
-                has_gone_on && self.found.descends(newest.lineage, state)
-            }
+        let is_left_behind = if db.is_read_only() {
+            // A look stays where it was: the store that it looks at has come further, or what came since may be of another
+            // future, as where the store was put back, restored, or crashed, or is damaged. (One that has its store open may
+            // be behind what is here: it was put back from a copy, and goes on.)
+            let stands_there = newest == state.point() || Some(newest) == state.identity.parent;
+            let is_own = stands_there && !is_newest_unknown;
+            !is_own && (newest.seq > state.seq || has_later) && self.found.descends(newest.lineage, state)
+        } else {
+            // Files that lead to a point of its history from nowhere, as one between is gone, are its own as well.
+            let is_own = in_history(newest, state) && db.may_have_been_at(newest) && !is_newest_unknown;
+            db.is_closed() && has_later && self.checkpoint(state).is_none() && !is_own
         };
         if is_left_behind {
             let (dir, stands) = (settings.dir.clone(), Box::new(state.point()));
@@ -245,7 +241,7 @@ impl Chain {
         let base = match self.checkpoint(state) {
             Some(tip) if listing.has(tip) => tip.point,
             Some(_) => return Err(Promotion::ChainBroken),
-            None if self.found.is_newest_damaged && !self.found.has_unreadable => return Err(Promotion::NewestDamaged),
+            None if self.found.is_newest_damaged => return Err(Promotion::NewestDamaged),
             None => from_empty().ok_or(Promotion::NoChain)?,
         };
         match db.frames(base.seq, state) {
@@ -349,7 +345,8 @@ impl Chain {
     ) {
         let time = Timestamp::from_micros(i64::try_from(stamp.get()).unwrap_or_default());
         db.note_backup(point.seq);
-        (self.found.newest, self.found.is_newest_damaged) = (Some(point), false);
+        self.found.newest = Some(point);
+        (self.found.is_newest_unknown, self.found.is_newest_damaged) = (false, false);
         self.found.tip = Some(Tip { point, deltas, names, file: path.to_owned(), time });
     }
 }

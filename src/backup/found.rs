@@ -19,7 +19,9 @@ pub(super) struct Found {
     pub(super) tip: Option<Tip>,
     /// That point, or without one where the newest file leads, of whatever history.
     pub(super) newest: Option<Point>,
-    /// Then it is not known whose the newest file is.
+    /// Where the newest file leads, and whose it is, is not known: it is damaged, or this program does not read it.
+    pub(super) is_newest_unknown: bool,
+    /// The former.
     pub(super) is_newest_damaged: bool,
     /// Whether a file there may be a full backup that this program does not read.
     pub(super) has_unreadable: bool,
@@ -66,13 +68,14 @@ impl Found {
         let tip = tip.filter(|tip| db.may_have_been_at(tip.point));
         let histories = catalog.entries.iter().filter_map(Entry::history);
         let parents = histories.filter_map(|history| Some((history.end.lineage, history.parent?))).collect();
-        let newest_damage = catalog.entries.last().and_then(|entry| entry.found.as_ref().err());
-        if let Some(error) = newest_damage {
+        let newest_error = catalog.entries.last().and_then(|entry| entry.found.as_ref().err());
+        if let Some(error) = newest_error {
             tracing::warn!("where the newest backup leads is not known: {error}");
         }
-        let is_newest_damaged = newest_damage.is_some();
+        let (is_newest_unknown, is_newest_damaged) =
+            (newest_error.is_some(), newest_error.is_some_and(Error::is_damage));
         let pickle = catalog.pickles.last().map(|(stamp, _)| *stamp);
-        Ok(Found { tip, newest, has_unreadable, known, pickle, parents, is_newest_damaged })
+        Ok(Found { tip, newest, has_unreadable, known, pickle, parents, is_newest_unknown, is_newest_damaged })
     }
 
     /// Whether a history is that of `state`, or the one that it began in, or began in one of the two.

@@ -372,7 +372,6 @@ impl RestoreOptions {
         // A pickle is an obstacle where it is the newest full backup, and none to another way to a state that was found; nor to
         // a chain of ours that goes on behind it, whose files say what they join onto.
         let is_first = before == catalog.entries.len();
-        let ours = catalog.entries.iter().filter(|entry| entry.history().is_some()).map(|entry| entry.name.stamp).max();
         let mut newer = None;
         for index in (0..before).rev() {
             let Some(Entry { name, found, .. }) = catalog.entries.get(index) else { continue };
@@ -381,7 +380,10 @@ impl RestoreOptions {
             }
             if is_first {
                 let is_ours = found.as_ref().is_ok_and(|summary| summary.history.is_some());
-                refuse_pickle(catalog, Some(name.stamp).max(ours.filter(|_| is_ours)), newer)?;
+                // Not those that were found damaged on the way here.
+                let ours = catalog.entries.iter().filter(|entry| is_ours && entry.history().is_some());
+                let ours = ours.map(|entry| entry.name.stamp).max();
+                refuse_pickle(catalog, Some(name.stamp).max(ours), newer)?;
             }
             let name = *name;
             newer = Some(name.stamp);

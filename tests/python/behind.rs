@@ -222,3 +222,43 @@ fn an_old_pickle_is_no_obstacle_to_the_state_of_a_newer_full_backup() {
     let (restored, report) = restoring.accept_earlier(true).restore("/b").unwrap();
     assert_eq!((restored.digest(), report.left_out.len()), (digest, 1), "{report}");
 }
+
+/// Newer than the full backup before it, whichever part of the one behind it is damaged.
+#[test]
+fn a_pickle_between_a_damaged_full_backup_of_ours_and_an_older_one_is_not_passed_over() {
+    let storage = MemoryStorage::new();
+    let clock = ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000));
+    let db = DictDb::builder().clock(clock.clone()).build();
+    let table = db.create_table("t", "id").unwrap();
+    let manager = BackupManager::builder(&db, "/b").storage(storage.clone()).file_format(BackupFormat::Binary);
+    let manager = manager.build().unwrap();
+    table.insert(record! { "a": 1 }).unwrap();
+    manager.backup_full().unwrap();
+    storage.write("/b/dictdb_backup_1700000100_000000.pickle", Vec::new()).unwrap();
+    clock.set(Timestamp::from_micros(1_700_000_200_000_000));
+    table.insert(record! { "a": 2 }).unwrap();
+    let newest = manager.backup_full().unwrap().file;
+    let whole = storage.read(&newest).unwrap();
+    for at in [0, 8, whole.len() / 2, whole.len() - 1] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        storage.write(&newest, damaged).unwrap();
+        let restoring = RestoreOptions::new().storage(storage.clone());
+        let refused = restoring.restore("/b").map(|(_, report)| report.to_string()).unwrap_err();
+        assert!(matches!(refused, Error::UnsupportedValue { .. }), "{at}: {refused}");
+        let (_, report) = restoring.lineage(db.lineage()).restore("/b").unwrap();
+        assert!(report.fell_back, "{at}: {report}");
+    }
+}
+
+#[test]
+fn a_damaged_newest_backup_is_said_to_be_why_a_delta_became_a_full_one_also_beside_an_old_pickle() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "dictdb_backup_1500000000_000000.pickle", "");
+    let db = DictDb::new();
+    db.create_table("t", "id").unwrap().insert(record! { "a": 1 }).unwrap();
+    let full = BackupManager::new(&db, dir.path()).unwrap().backup_full().unwrap().file;
+    std::fs::write(&full, "{").unwrap();
+    let report = BackupManager::new(&db, dir.path()).unwrap().backup_delta().unwrap();
+    assert_eq!(report.promoted, Some(dictdb::Promotion::NewestDamaged), "{report}");
+}

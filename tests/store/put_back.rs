@@ -184,3 +184,49 @@ fn a_delta_is_never_read_out_of_the_log_of_a_store_that_stands_in_the_place_of_t
     let (restored, _) = RestoreOptions::new().restore(&backups).unwrap();
     assert_eq!(restored.digest(), db.digest());
 }
+
+/// A copy of a store that was closed goes on with the same history.
+#[test]
+fn a_look_hides_no_backup_of_a_store_that_was_put_back_and_went_on() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 1..3);
+    manager(&disk, &db).build().unwrap().backup_now().unwrap();
+    db.close().unwrap();
+    let before = copy(&disk);
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 3..9);
+    db.close().unwrap();
+    let look = options(&disk).open_read_only("data").unwrap();
+    let kept = manager(&disk, &look).build().unwrap();
+    put_back(&disk, before);
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 100..102);
+    manager(&disk, &db).build().unwrap().backup_now().unwrap();
+    for _ in 0..2 {
+        let refused = kept.backup_full();
+        assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
+        assert_eq!(restored(&disk), [1, 2, 100, 101]);
+    }
+}
+
+/// Nobody knows where it leads, unless that is mended, and then it must not be the older one.
+#[test]
+fn a_look_puts_nothing_over_a_newest_backup_that_is_damaged() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    insert(&db, 1..2);
+    manager(&disk, &db).build().unwrap().backup_now().unwrap();
+    insert(&db, 2..4);
+    db.sync().unwrap();
+    let look = options(&disk).open_read_only("data").unwrap();
+    let kept = manager(&disk, &look).build().unwrap();
+    insert(&db, 4..9);
+    let newest = manager(&disk, &db).build().unwrap().backup_now().unwrap().file;
+    let sound = disk.read(&newest).unwrap();
+    disk.write(&newest, sound[..sound.len() - 1].to_vec()).unwrap();
+    let refused = kept.backup_full();
+    assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
+    disk.write(&newest, sound).unwrap();
+    assert_eq!(restored(&disk), [1, 2, 3, 4, 5, 6, 7, 8]);
+}
