@@ -440,8 +440,9 @@ fn missing_link(file: &Path, needs: &Point, reached: &Point) -> String {
     if *needs == Point::empty(Lineage::DICTDB_1_11) {
         return format!(
             "{file} is a delta of DictDB 1.11, which does not say what it joins onto, and comes behind a full backup that is \
-             damaged or not DictDB's, so that it is not known whether it goes on from there (the chain before reaches \
-             {reached}): if it does not, move that full backup away; else load and apply_delta it by hand, or {accept}"
+             damaged, or one or a chain that is not DictDB's, so that it is not known whether it goes on from there (the chain \
+             before reaches {reached}): if it does not, move that full backup away, or this delta; else load and apply_delta \
+             it by hand, or {accept}"
         );
     }
     format!(

@@ -136,12 +136,6 @@ impl Catalog {
         !self.pickles.is_empty() || self.entries.iter().any(is_unreadable)
     }
 
-    /// The newest pickle behind the one stamp, if any, and before the other.
-    pub(crate) fn pickle_between(&self, after: Option<Stamp>, before: Option<Stamp>) -> Option<&Path> {
-        let lies = |stamp: Stamp| Some(stamp) > after && before.is_none_or(|before| stamp < before);
-        self.pickles.iter().rfind(|(stamp, _)| lies(*stamp)).map(|(_, path)| &**path)
-    }
-
     /// Whether DictDB 1.11 wrote a full backup here: without one its deltas are no history.
     pub(crate) fn has_full_of_dictdb(&self) -> bool {
         let is_one = |entry: &Entry| entry.name.kind == BackupKind::Full && entry.is_of_dictdb();

@@ -14,7 +14,7 @@ use crate::backup::route::{self, Missed, Route, Start};
 use crate::clock::{Clock, SystemClock};
 use crate::db::{Builder, DictDb};
 use crate::error::{DamagedBackup, Error, Result};
-use crate::file::name::{BackupKind, Stamp};
+use crate::file::name::BackupKind;
 use crate::file::{self, Pending, Trust, Unsound};
 use crate::history::{Lineage, Point, Timestamp};
 use crate::progress::{Progress, ProgressFn, Stage, Watch};
@@ -369,25 +369,11 @@ impl RestoreOptions {
     /// Where to begin: at the newest full backup in these first places of the catalog that is sound, or at the empty
     /// database. Those found damaged are marked.
     fn begin(&self, catalog: &mut Catalog, before: usize) -> Result<Option<(Start, State)>> {
-        // A pickle is an obstacle where it is the newest full backup, and none to another way to a state that was found; nor to
-        // a chain of ours that goes on behind it, whose files say what they join onto.
         let is_first = before == catalog.entries.len();
-        let mut newer = None;
         for index in (0..before).rev() {
-            let Some(Entry { name, found, .. }) = catalog.entries.get(index) else { continue };
-            if name.kind != BackupKind::Full {
+            let Some(entry) = catalog.entries.get_mut(index).filter(|entry| entry.name.kind == BackupKind::Full) else {
                 continue;
-            }
-            if is_first {
-                let is_ours = found.as_ref().is_ok_and(|summary| summary.history.is_some());
-                // Not those that were found damaged on the way here.
-                let ours = catalog.entries.iter().filter(|entry| is_ours && entry.history().is_some());
-                let ours = ours.map(|entry| entry.name.stamp).max();
-                refuse_pickle(catalog, Some(name.stamp).max(ours), newer)?;
-            }
-            let name = *name;
-            newer = Some(name.stamp);
-            let Some(entry) = catalog.entries.get_mut(index) else { continue };
+            };
             let read = match std::mem::replace(&mut entry.found, Err(Error::Cancelled)) {
                 Err(error) => Err(error),
                 Ok(summary) => {
@@ -396,7 +382,12 @@ impl RestoreOptions {
                 }
             };
             match read {
-                Ok(state) => return Ok(Some((Start::Full(index), state))),
+                Ok(state) => {
+                    if is_first {
+                        refuse_pickle(catalog, Some(index))?;
+                    }
+                    return Ok(Some((Start::Full(index), state)));
+                }
                 Err(error) if error.is_damage() => {
                     tracing::warn!("passed over a damaged full backup: {error}");
                     entry.found = Err(error);
@@ -405,7 +396,7 @@ impl RestoreOptions {
             }
         }
         if is_first {
-            refuse_pickle(catalog, None, newer)?;
+            refuse_pickle(catalog, None)?;
         }
         // No full backup: the chain may begin at the empty database.
         let root = catalog.entries.iter().find_map(|entry| {
@@ -500,9 +491,15 @@ impl RestoreOptions {
     }
 }
 
-/// A full backup between two stamps that is a pickle of DictDB's: what comes before is an earlier state.
-fn refuse_pickle(catalog: &Catalog, after: Option<Stamp>, before: Option<Stamp>) -> Result<()> {
-    let Some(pickle) = catalog.pickle_between(after, before) else { return Ok(()) };
+/// A pickle is an obstacle where it is newer than the full backup that was found sound: what comes before is an earlier state.
+/// To a chain of ours it is none that goes on behind it, whose files say what they join onto, nor to another way to a state
+/// that was found.
+fn refuse_pickle(catalog: &Catalog, full: Option<usize>) -> Result<()> {
+    let full = full.and_then(|index| catalog.entries.get(index));
+    let is_ours = full.is_some_and(|full| full.history().is_some());
+    let ours = catalog.entries.iter().filter(|entry| is_ours && entry.history().is_some());
+    let after = full.into_iter().chain(ours).map(|entry| entry.name.stamp).max();
+    let Some((_, pickle)) = catalog.pickles.last().filter(|(stamp, _)| Some(*stamp) > after) else { return Ok(()) };
     let expected = "JSON (in DictDB, load it and save it with file_format=\"json\"), not a pickle".to_owned();
     Err(Error::UnsupportedValue { file: pickle.to_owned(), offset: 0, expected })
 }

@@ -81,6 +81,9 @@ impl Route {
         mut check: impl FnMut(&mut Entry) -> Result<(), E>,
     ) -> Result<Missed, E> {
         let mut missed = Missed::default();
+        // A chain that begins at the empty database has nothing to do with what DictDB 1.11 wrote before.
+        let root = self.used.first().filter(|_| self.since.is_none()).and_then(|index| catalog.entries.get(*index));
+        let root = root.map(|root| root.name.order());
         for (index, entry) in catalog.entries.iter_mut().enumerate() {
             if entry.name.kind != BackupKind::Delta || Some(entry.name.order()) <= self.since {
                 continue;
@@ -90,6 +93,7 @@ impl Route {
             }
             check(entry)?; // before it is called a stranger to the chain
             match &entry.found {
+                Ok(_) if entry.is_of_dictdb() && root.is_some_and(|root| entry.name.order() < root) => {}
                 Ok(_) => missed.left_out.push(index),
                 Err(_) => {
                     missed.damaged.push(index);

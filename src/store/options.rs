@@ -184,7 +184,8 @@ impl Options {
     }
 
     /// Whether a store is begun in a directory that is not there, or has none with a commit; `true` unless said otherwise, and a
-    /// look then shows an empty one. With `false` it is [`Error::NotAStore`], and nothing is made: a program whose store has been
+    /// look at one without a commit then shows an empty store. (A look at a directory that is not there is [`Error::Io`] in any
+    /// case.) With `false` it is [`Error::NotAStore`], and nothing is made: a program whose store has been
     /// made does not begin an empty one, and back that up over the other, where a disk is not mounted, a path is mistyped, or a
     /// [`restore_into`](crate::RestoreOptions::restore_into) did not come to its end.
     ///

@@ -262,3 +262,53 @@ fn a_damaged_newest_backup_is_said_to_be_why_a_delta_became_a_full_one_also_besi
     let report = BackupManager::new(&db, dir.path()).unwrap().backup_delta().unwrap();
     assert_eq!(report.promoted, Some(dictdb::Promotion::NewestDamaged), "{report}");
 }
+
+/// As long as what goes on behind the pickle is whole without the one that is damaged, wherever that shows.
+#[test]
+fn a_pickle_behind_a_damaged_full_backup_of_ours_is_no_obstacle_to_the_chain_that_goes_on() {
+    let storage = MemoryStorage::new();
+    let clock = ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000));
+    let db = DictDb::builder().clock(clock.clone()).build();
+    let table = db.create_table("t", "id").unwrap();
+    let manager = BackupManager::builder(&db, "/b").storage(storage.clone()).file_format(BackupFormat::Binary);
+    let manager = manager.incremental(true).build().unwrap();
+    manager.backup_full().unwrap();
+    table.insert(record! { "a": 1 }).unwrap();
+    let newest = manager.backup_full().unwrap();
+    assert!(newest.bridge.is_some());
+    storage.write("/b/dictdb_backup_1700000100_000000.pickle", Vec::new()).unwrap();
+    clock.set(Timestamp::from_micros(1_700_000_200_000_000));
+    table.insert(record! { "a": 2 }).unwrap();
+    manager.backup_delta().unwrap();
+    let whole = storage.read(&newest.file).unwrap();
+    for at in [0, 8, whole.len() / 2, whole.len() - 1] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        storage.write(&newest.file, damaged).unwrap();
+        let (restored, report) = RestoreOptions::new().storage(storage.clone()).restore("/b").unwrap();
+        assert_eq!((restored.digest(), report.fell_back), (db.digest(), true), "{at}: {report}");
+    }
+}
+
+/// No full backup is to be moved away there.
+#[test]
+fn a_delta_of_dictdb_1_11_before_a_chain_from_the_empty_database_is_passed_over_and_one_behind_it_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = DictDb::new();
+    let manager = BackupManager::builder(&db, dir.path()).incremental(true).file_format(BackupFormat::Binary);
+    let manager = manager.build().unwrap();
+    for id in 0..2 {
+        let table = db.table("t").or_else(|_| db.create_table("t", "id")).unwrap();
+        table.insert(record! { "id": id }).unwrap();
+        assert!(manager.backup_now().unwrap().base_seq.is_some());
+    }
+    write(dir.path(), "dictdb_delta_1500000000_000000.json", &delta(r#"{"id": 1, "a": 3}"#));
+    let (restored, report) = restore(dir.path()).unwrap();
+    assert_eq!((restored.digest(), report.left_out.len()), (db.digest(), 0), "{report}");
+    let behind = write(dir.path(), "dictdb_delta_9999999999_000000.json", &delta(r#"{"id": 1, "a": 3}"#));
+    let error = restore(dir.path()).unwrap_err();
+    assert!(matches!(&error, Error::MissingLink { file, .. } if *file == behind), "{error}");
+    assert!(error.to_string().contains("or this delta"), "{error}");
+    std::fs::remove_file(&behind).unwrap();
+    assert_eq!(restore(dir.path()).unwrap().0.digest(), db.digest());
+}
