@@ -148,11 +148,21 @@ impl Chain {
             // be behind what is here: it was put back from a copy, and goes on.)
             let stands_there = newest == state.point() || Some(newest) == state.identity.parent;
             let is_own = stands_there && !is_newest_unknown;
-            !is_own && (newest.seq > state.seq || has_later) && self.found.descends(newest.lineage, state)
+            // Of a store of which nothing was proven durable the look's history has no parent.
+            let looked_at = db.open_report().and_then(|report| report.new_lineage_from);
+            let origins =
+                [Some(state.point()), state.identity.parent, looked_at].map(|at| at.map(|point| point.lineage));
+            !is_own && (newest.seq > state.seq || has_later) && self.found.is_tied(newest.lineage, &origins)
         } else {
-            // Files that lead to a point of its history from nowhere, as one between is gone, are its own as well.
-            let is_own = in_history(newest, state) && db.may_have_been_at(newest) && !is_newest_unknown;
-            db.is_closed() && has_later && self.checkpoint(state).is_none() && !is_own
+            // Files that lead to a point of its history from nowhere, as one between is gone, are its own as well. But what
+            // came since it was seen open is of this session, or of another future, as where the store was put back from a
+            // copy of before.
+            let is_own = |point: Point| match self.was_open {
+                true => in_history(point, state) && db.was_at(point),
+                false => in_history(point, state) && db.may_have_been_at(point),
+            };
+            let goes_on = self.checkpoint(state).is_some_and(|tip| is_own(tip.point));
+            db.is_closed() && has_later && !goes_on && (is_newest_unknown || !is_own(newest))
         };
         if is_left_behind {
             let (dir, stands) = (settings.dir.clone(), Box::new(state.point()));

@@ -1,6 +1,6 @@
 //! What a manager finds in its directory: where the files there lead, and what is not known of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::backup::catalog::{Catalog, Entry, Tip};
@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::file::name::Stamp;
 use crate::file::{self, Trust};
 use crate::history::{Lineage, Point};
-use crate::state::State;
 use crate::storage::Storage;
 
 /// What a directory held when it was looked at.
@@ -78,17 +77,20 @@ impl Found {
         Ok(Found { tip, newest, has_unreadable, known, pickle, parents, is_newest_unknown, is_newest_damaged })
     }
 
-    /// Whether a history is that of `state`, or the one that it began in, or began in one of the two.
-    pub(super) fn descends(&self, mut lineage: Lineage, state: &State) -> bool {
-        let parent = state.identity.parent.map(|parent| parent.lineage);
+    /// Whether a history is one of these, or has a history in common with one that both came of.
+    pub(super) fn is_tied(&self, lineage: Lineage, to: &[Option<Lineage>]) -> bool {
+        let own = self.ancestry(lineage);
+        to.iter().flatten().any(|other| !self.ancestry(*other).is_disjoint(&own))
+    }
+
+    /// A history and those that it came of, as far as the files tell.
+    fn ancestry(&self, lineage: Lineage) -> BTreeSet<Lineage> {
+        let mut ancestry = BTreeSet::new();
+        let mut next = Some(lineage);
         // What files say may go round in a circle.
-        for _ in 0..=self.parents.len() {
-            if lineage == state.identity.lineage || Some(lineage) == parent {
-                return true;
-            }
-            let Some(parent) = self.parents.get(&lineage) else { return false };
-            lineage = parent.lineage;
+        while let Some(lineage) = next.filter(|lineage| ancestry.insert(*lineage)) {
+            next = self.parents.get(&lineage).map(|parent| parent.lineage);
         }
-        false
+        ancestry
     }
 }

@@ -257,7 +257,13 @@ impl DictDb {
         if point.lineage != opened.lineage || point.seq < opened.seq {
             return true;
         }
-        point == opened || self.given_out().points.contains(&point) || point == self.read_in_passing().point()
+        self.was_at(point)
+    }
+
+    /// Whether this session of a store is known to have stood there: at its open, for a backup, or now.
+    pub(crate) fn was_at(&self, point: Point) -> bool {
+        let was_opened_there = || self.open_report().is_some_and(|report| report.point == point);
+        point == self.read_in_passing().point() || self.given_out().points.contains(&point) || was_opened_there()
     }
 
     /// Makes a table, as a commit of its own. A `&str` definition is the name of the primary key.

@@ -72,22 +72,30 @@ fn the_last_delta_behind_a_close_is_never_read_out_of_a_log_that_was_put_back_an
 
 #[test]
 fn the_manager_of_a_closed_handle_hides_no_backup_of_the_store_that_was_put_back_and_went_on() {
-    let disk = SimStorage::new();
-    let db = options(&disk).open("data").unwrap();
-    insert(&db, 1..3);
-    db.close().unwrap();
-    let before = copy(&disk);
-    let closed = options(&disk).open("data").unwrap();
-    let last = manager(&disk, &closed).build().unwrap();
-    insert(&closed, 3..9);
-    closed.close().unwrap();
-    put_back(&disk, before);
-    let other = options(&disk).open("data").unwrap();
-    insert(&other, 100..102);
-    manager(&disk, &other).build().unwrap().backup_now().unwrap();
-    let refused = last.backup_full();
-    assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
-    assert_eq!(restored(&disk), [1, 2, 100, 101]);
+    // Of the session's beginning, or of one before.
+    for older in [false, true] {
+        let disk = SimStorage::new();
+        let db = options(&disk).open("data").unwrap();
+        insert(&db, 1..3);
+        db.close().unwrap();
+        let before = copy(&disk);
+        if older {
+            let db = options(&disk).open("data").unwrap();
+            insert(&db, 3..7);
+            db.close().unwrap();
+        }
+        let closed = options(&disk).open("data").unwrap();
+        let last = manager(&disk, &closed).build().unwrap();
+        insert(&closed, 7..9);
+        closed.close().unwrap();
+        put_back(&disk, before);
+        let other = options(&disk).open("data").unwrap();
+        insert(&other, 100..102);
+        manager(&disk, &other).build().unwrap().backup_now().unwrap();
+        let refused = last.backup_full();
+        assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{older}: {refused:?}");
+        assert_eq!(restored(&disk), [1, 2, 100, 101]);
+    }
 }
 
 /// Though it has fewer commits than the look.
@@ -229,4 +237,50 @@ fn a_look_puts_nothing_over_a_newest_backup_that_is_damaged() {
     assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
     disk.write(&newest, sound).unwrap();
     assert_eq!(restored(&disk), [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+/// Nothing there is proven to be durable yet, and so the look's own history has no parent.
+#[test]
+fn a_look_at_the_first_commit_of_a_store_hides_no_backup_of_what_follows() {
+    let disk = SimStorage::new();
+    let db = options(&disk).open("data").unwrap();
+    db.create_table("t", "id").unwrap();
+    let look = options(&disk).open_read_only("data").unwrap();
+    assert!(look.table("t").is_ok() && look.parent().is_none());
+    let kept = manager(&disk, &look).build().unwrap();
+    insert(&db, 1..4);
+    manager(&disk, &db).build().unwrap().backup_now().unwrap();
+    for kept in [kept, manager(&disk, &look).build().unwrap()] {
+        let refused = kept.backup_full();
+        assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
+        assert_eq!(restored(&disk), [1, 2, 3]);
+    }
+}
+
+/// A copy of the history that the look's own came of, over a session that was not closed.
+#[test]
+fn a_look_hides_no_backup_of_a_store_that_was_put_back_into_an_earlier_history() {
+    let disk = SimStorage::new();
+    let mut db = options(&disk).open("data").unwrap();
+    insert(&db, 1..3);
+    db.close().unwrap();
+    let before = copy(&disk);
+    for first in [3, 6] {
+        db = options(&disk).open("data").unwrap();
+        insert(&db, first..first + 3);
+        manager(&disk, &db).build().unwrap().backup_now().unwrap();
+        drop(db);
+    }
+    db = options(&disk).open("data").unwrap();
+    insert(&db, 9..12);
+    manager(&disk, &db).build().unwrap().backup_now().unwrap();
+    let kept = manager(&disk, &options(&disk).open_read_only("data").unwrap()).build().unwrap();
+    drop(db);
+    put_back(&disk, before);
+    db = options(&disk).open("data").unwrap();
+    insert(&db, 100..102);
+    manager(&disk, &db).build().unwrap().backup_now().unwrap();
+    let refused = kept.backup_full();
+    assert!(matches!(refused, Err(Error::LeftBehind { .. })), "{refused:?}");
+    assert_eq!(restored(&disk), [1, 2, 100, 101]);
 }
