@@ -29,6 +29,28 @@ fn the_last_seq_is_given_out_and_then_every_write_is_refused_without_a_trace() {
     assert_eq!((db.seq().get(), db.digest()), (u64::MAX, before));
 }
 
+/// What it left in memory may be half of a commit.
+#[test]
+fn a_close_behind_a_panic_inside_the_engine_says_so_and_seals_nothing() {
+    let options = Options::new().storage(MemoryStorage::new());
+    let db = options.open("/data").unwrap();
+    db.create_table("t", "id").unwrap().insert(record! { "id": 1 }).unwrap();
+    let digest = db.digest();
+    let broken = catch_unwind(AssertUnwindSafe(|| {
+        let _writer = db.shared.writer.lock();
+        if let Some(table) = db.shared.state.write().unwrap().table_mut("t") {
+            table.delete(&Key::Int(1));
+        }
+        panic!("in the midst of a commit");
+    }));
+    assert!(broken.is_err());
+    let refused = db.close();
+    assert!(matches!(&refused, Err(Error::Poisoned { cause }) if matches!(**cause, Error::Panicked)), "{refused:?}");
+    let db = options.open("/data").unwrap();
+    assert_eq!(db.digest(), digest);
+    assert!(!db.open_report().unwrap().clean, "{}", db.open_report().unwrap());
+}
+
 #[test]
 fn the_last_automatic_key_is_given_out_and_never_again() {
     let db = DictDb::new();

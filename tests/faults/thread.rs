@@ -397,6 +397,64 @@ fn a_callback_may_stop_the_manager_while_somebody_else_is_stopping_it() {
     assert_eq!(restored(&storage).0, db.digest());
 }
 
+/// A thread that stopped itself ends by itself, and whoever stops or drops the manager next waits for that.
+#[test]
+fn a_stop_behind_one_in_a_callback_returns_once_the_thread_has_ended() {
+    let (storage, db) = (Faulty::default(), database());
+    let (gate, has_ended) = (Gate::new(), Arc::new(AtomicBool::new(false)));
+    let (in_callback, ends) = (gate.clone(), has_ended.clone());
+    let manager = calling_back(&db, &storage, move |manager| {
+        let _ = manager.stop();
+        in_callback.pass();
+        std::thread::sleep(Duration::from_millis(100));
+        ends.store(true, Ordering::SeqCst);
+    });
+    storage.fail_every(Op::Create, ErrorKind::PermissionDenied);
+    manager.start().unwrap();
+    manager.notify_change().unwrap();
+    gate.wait_for_arrival();
+    storage.heal();
+    gate.open();
+    manager.stop().unwrap();
+    assert!(has_ended.load(Ordering::SeqCst), "the thread is still in the callback");
+}
+
+thread_local! {
+    /// Tells of the end of the thread.
+    static AT_ITS_END: std::cell::RefCell<Option<Farewell>> = const { std::cell::RefCell::new(None) };
+}
+
+struct Farewell(std::sync::mpsc::SyncSender<()>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.send(()).unwrap();
+    }
+}
+
+#[test]
+fn a_thread_that_was_stopped_in_a_callback_ends_though_another_one_was_started_there() {
+    let (storage, db) = (Faulty::default(), database());
+    let (sender, ended) = sync_channel(1);
+    let manager = calling_back(&db, &storage, move |manager| {
+        AT_ITS_END.set(Some(Farewell(sender.clone())));
+        let _ = manager.stop();
+        manager.start().unwrap();
+    });
+    storage.fail_every(Op::Create, ErrorKind::PermissionDenied);
+    manager.start().unwrap();
+    manager.notify_change().unwrap();
+    receive(&ended);
+    storage.heal();
+    assert!(manager.status().running);
+    let published = published(&storage);
+    commit(&db);
+    manager.notify_change().unwrap();
+    receive(&published);
+    manager.stop().unwrap();
+    assert_eq!(restored(&storage).0, db.digest());
+}
+
 /// It ended the process: each failure called back, which tried again, until the stack was full.
 #[test]
 fn a_callback_that_stops_the_manager_or_tries_again_while_nothing_can_be_written_is_called_once_a_failure() {

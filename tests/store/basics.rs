@@ -1,6 +1,8 @@
 //! The ways of a store's life without any fault.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
@@ -8,6 +10,8 @@ use dictdb::{
     BackupFormat, CheckpointPolicy, DictDb, Durability, Error, LoadOptions, ManualClock, MemoryStorage, Options, Seq,
     Storage, Timestamp, record,
 };
+
+use super::hooked::{Hooked, Op};
 
 const DIR: &str = "/data";
 
@@ -645,6 +649,50 @@ fn a_torn_tail_is_kept_aside_also_where_a_checkpoint_comes_before_the_first_writ
     assert!(!storage.paths().contains(&log), "superfluous by now");
     assert_eq!(files(&storage, "dictdb_torn_").len(), 1);
     assert_eq!(options(&storage).open(DIR).unwrap().open_report().unwrap().torn, None);
+}
+
+/// The process that kept it came no further: its disk was full when the next segment was to be made.
+#[test]
+fn a_torn_tail_that_is_kept_already_hinders_no_later_write_and_stays_as_it_is() {
+    let is_full = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&is_full);
+    let storage = Hooked::new(move |op, path| {
+        let is_segment = path.extension().is_some_and(|extension| extension == "log");
+        let is_refused = op == Op::Publish && is_segment && fails.load(Ordering::SeqCst);
+        if is_refused { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    });
+    let files_of = storage.files.clone();
+    let settings = options(&files_of).storage(storage);
+    let db = settings.open(DIR).unwrap();
+    commit(&db, 3);
+    drop(db);
+    let log = logs(&files_of).pop().unwrap();
+    let mut bytes = files_of.read(&log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    bytes[end..end + 40].fill(0xee);
+    files_of.write(&log, bytes).unwrap();
+    is_full.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let db = settings.open(DIR).unwrap();
+        assert!(db.open_report().unwrap().torn.is_some());
+        let refused = db.table("t").unwrap().insert(record! { "id": 100 });
+        assert!(
+            matches!(&refused, Err(Error::Poisoned { cause }) if matches!(**cause, Error::DiskFull { .. })),
+            "{refused:?}"
+        );
+        let kept = files(&files_of, "dictdb_torn_").pop().unwrap();
+        assert_eq!(files_of.read(kept).unwrap(), [0xee; 40]);
+    }
+    is_full.store(false, Ordering::SeqCst);
+    let db = settings.open(DIR).unwrap();
+    assert!(db.open_report().unwrap().torn.is_some());
+    commit(&db, 1);
+    let digest = db.digest();
+    drop(db);
+    let kept = files(&files_of, "dictdb_torn_");
+    assert_eq!((kept.len(), files_of.read(&kept[0]).unwrap()), (1, vec![0xee; 40]));
+    let db = settings.open(DIR).unwrap();
+    assert_eq!((db.digest(), db.open_report().unwrap().torn.clone()), (digest, None));
 }
 
 #[test]

@@ -10,6 +10,8 @@ use dictdb::{
     record,
 };
 
+use crate::damage::repair;
+use crate::damage_shapes::frames;
 use crate::kill::{Child, say, wait_for_the_end};
 
 /// Every file and directory below `dir`, with its bytes.
@@ -627,4 +629,48 @@ fn nor_where_the_first_commit_of_one_of_them_is_damaged() {
         db.checkpoint().unwrap();
     }
     assert!(damaged.exists());
+}
+
+/// It is another history than the one that goes on beside it, and nothing says that its name was ever durable.
+#[test]
+fn a_segment_of_which_nothing_was_ever_proven_goes_with_the_checkpoints_that_make_it_superfluous() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let db = options().open(&data).unwrap();
+    db.create_table("t", "id").unwrap();
+    drop(db);
+    let first = files(&data, "dictdb_log_").remove(0);
+    let db = options().open(&data).unwrap();
+    assert_eq!(db.open_report().unwrap().unproven, 1);
+    for round in 0..3 {
+        insert(&db, 50 * round..50 * round + 50);
+        let report = db.checkpoint().unwrap();
+        assert_eq!(report.not_removed, None, "{report}");
+    }
+    assert!(!first.exists(), "{:?}", files(&data, "dictdb_"));
+}
+
+/// What is whole but for a seal of another length is no less somebody's.
+#[test]
+fn nor_where_the_seal_of_one_of_them_does_not_fit() {
+    let place = tempfile::tempdir().unwrap();
+    let [ours, other] = ["ours", "other"].map(|name| place.path().join(name));
+    for dir in [&ours, &other] {
+        store(dir);
+    }
+    let sealed = files(&ours, "dictdb_log_").pop().unwrap();
+    let mut bytes = fs::read(&sealed).unwrap();
+    let seal = frames(&bytes).pop().unwrap();
+    bytes[seal.bytes.start + 32 + 48] ^= 1; // the bytes of the file
+    repair(&mut bytes, &seal);
+    fs::write(&sealed, bytes).unwrap();
+    for file in files(&other, "dictdb_log_") {
+        fs::copy(&file, ours.join(file.file_name().unwrap())).unwrap();
+    }
+    let db = options().open(&ours).unwrap();
+    for round in 0..3 {
+        insert(&db, 100 + round * 50..150 + round * 50);
+        db.checkpoint().unwrap();
+    }
+    assert!(sealed.exists());
 }

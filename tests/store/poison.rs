@@ -5,8 +5,10 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use dictdb::{
     CheckpointPolicy, DictDb, DirEntry, DirLock, Durability, Error, LockError, MemoryStorage, Options, ReadFile,
@@ -514,6 +516,46 @@ fn under_manual_a_writer_goes_on_while_the_disk_hangs_on_what_has_gathered() {
     drop(release);
     db.close().unwrap();
     assert_eq!(options(&storage).open(DIR).unwrap().table("t").unwrap().len().unwrap(), 8);
+}
+
+/// Otherwise what waits for a slow disk would fill the memory.
+#[test]
+fn a_writer_waits_once_8_mib_are_not_written_under_manual_and_with_an_interval() {
+    const ROW: usize = 1 << 20;
+    for durability in [Durability::Manual, Durability::Interval(Duration::from_secs(3_600))] {
+        let storage = Sick::default();
+        let db = options(&storage).segment_bytes(64 << 20).durability(durability).open(DIR).unwrap();
+        let table = db.create_table("t", "id").unwrap();
+        db.sync().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Mutex::new(held);
+        // Until the other end is gone.
+        let hang = move || _ = held.lock().unwrap().recv();
+        storage.plan.lock().unwrap().before_sync = Some(Arc::new(hang));
+        let done = Arc::new(AtomicUsize::new(0));
+        let (made, writing) = (Arc::clone(&done), db.clone());
+        let writer = thread::spawn(move || {
+            let text = "x".repeat(ROW);
+            for id in 0..40 {
+                table.insert(record! { "id": id, "text": text.as_str() }).unwrap();
+                made.fetch_add(1, Ordering::SeqCst);
+                let report = writing.durability_report();
+                let waiting = report.memory.get() - report.written.unwrap().get();
+                // What the hanging sync is for counts as not written.
+                assert!(waiting <= 18, "{waiting} MiB are not written, and the writer goes on: {report}");
+            }
+        });
+        // Once it does not go on the disk does.
+        let mut before = usize::MAX;
+        while before != done.load(Ordering::SeqCst) {
+            before = done.load(Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(100));
+        }
+        storage.plan.lock().unwrap().before_sync = None;
+        drop(release);
+        writer.join().unwrap();
+        assert_eq!(db.table("t").unwrap().len().unwrap(), 40);
+    }
 }
 
 #[test]
