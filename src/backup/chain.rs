@@ -157,10 +157,8 @@ impl Chain {
             // Files that lead to a point of its history from nowhere, as one between is gone, are its own as well. But what
             // came since it was seen open is of this session, or of another future, as where the store was put back from a
             // copy of before.
-            let is_own = |point: Point| match self.was_open {
-                true => in_history(point, state) && db.was_at(point),
-                false => in_history(point, state) && db.may_have_been_at(point),
-            };
+            let was_there = |point| if self.was_open { db.was_at(point) } else { db.may_have_been_at(point) };
+            let is_own = |point| in_history(point, state) && was_there(point);
             let goes_on = self.checkpoint(state).is_some_and(|tip| is_own(tip.point));
             db.is_closed() && has_later && !goes_on && (is_newest_unknown || !is_own(newest))
         };

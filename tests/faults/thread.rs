@@ -368,6 +368,16 @@ fn the_failure_callback_may_stop_start_and_back_up() {
     assert_eq!(restored(&storage).0, db.digest());
 }
 
+/// Starts it, has a backup fail, and goes on once the callback stands at the gate, with the storage healed and the gate open.
+fn into_the_callback(manager: &BackupManager, storage: &Faulty, gate: &Gate) {
+    storage.fail_every(Op::Create, ErrorKind::PermissionDenied);
+    manager.start().unwrap();
+    manager.notify_change().unwrap();
+    gate.wait_for_arrival();
+    storage.heal();
+    gate.open();
+}
+
 #[test]
 fn a_callback_may_stop_the_manager_while_somebody_else_is_stopping_it() {
     let (storage, db) = (Faulty::default(), database());
@@ -385,12 +395,7 @@ fn a_callback_may_stop_the_manager_while_somebody_else_is_stopping_it() {
         manager.start().unwrap();
         manager.stop().unwrap();
     });
-    storage.fail_every(Op::Create, ErrorKind::PermissionDenied);
-    manager.start().unwrap();
-    manager.notify_change().unwrap();
-    gate.wait_for_arrival();
-    storage.heal();
-    gate.open();
+    into_the_callback(&manager, &storage, &gate);
     assert!(manager.stop().unwrap().is_none(), "the other one has made its backup");
     assert!(!manager.status().running);
     manager.backup_now().unwrap();
@@ -409,12 +414,7 @@ fn a_stop_behind_one_in_a_callback_returns_once_the_thread_has_ended() {
         std::thread::sleep(Duration::from_millis(100));
         ends.store(true, Ordering::SeqCst);
     });
-    storage.fail_every(Op::Create, ErrorKind::PermissionDenied);
-    manager.start().unwrap();
-    manager.notify_change().unwrap();
-    gate.wait_for_arrival();
-    storage.heal();
-    gate.open();
+    into_the_callback(&manager, &storage, &gate);
     manager.stop().unwrap();
     assert!(has_ended.load(Ordering::SeqCst), "the thread is still in the callback");
 }

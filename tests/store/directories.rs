@@ -607,6 +607,18 @@ fn files_of_another_store_that_were_copied_over_one_do_not_have_its_own_removed(
     }
 }
 
+/// Copies the other's log over ours, goes on, and checkpoints until every older file is superfluous.
+fn go_on_with_the_log_of(other: &Path, ours: &Path) {
+    for file in files(other, "dictdb_log_") {
+        fs::copy(&file, ours.join(file.file_name().unwrap())).unwrap();
+    }
+    let db = options().open(ours).unwrap();
+    for round in 0..3 {
+        insert(&db, 100 + round * 50..150 + round * 50);
+        db.checkpoint().unwrap();
+    }
+}
+
 /// What comes behind the damage says that it was durable.
 #[test]
 fn nor_where_the_first_commit_of_one_of_them_is_damaged() {
@@ -620,15 +632,26 @@ fn nor_where_the_first_commit_of_one_of_them_is_damaged() {
     let mut bytes = fs::read(&damaged).unwrap();
     bytes[128 + 40] ^= 1;
     fs::write(&damaged, bytes).unwrap();
-    for file in files(&other, "dictdb_log_") {
-        fs::copy(&file, ours.join(file.file_name().unwrap())).unwrap();
-    }
-    let db = options().open(&ours).unwrap();
-    for round in 0..3 {
-        insert(&db, 100 + round * 50..150 + round * 50);
-        db.checkpoint().unwrap();
-    }
+    go_on_with_the_log_of(&other, &ours);
     assert!(damaged.exists());
+}
+
+/// What is whole but for a seal of another length is no less somebody's.
+#[test]
+fn nor_where_the_seal_of_one_of_them_does_not_fit() {
+    let place = tempfile::tempdir().unwrap();
+    let [ours, other] = ["ours", "other"].map(|name| place.path().join(name));
+    for dir in [&ours, &other] {
+        store(dir);
+    }
+    let sealed = files(&ours, "dictdb_log_").pop().unwrap();
+    let mut bytes = fs::read(&sealed).unwrap();
+    let seal = frames(&bytes).pop().unwrap();
+    bytes[seal.bytes.start + 32 + 48] ^= 1; // the bytes of the file
+    repair(&mut bytes, &seal);
+    fs::write(&sealed, bytes).unwrap();
+    go_on_with_the_log_of(&other, &ours);
+    assert!(sealed.exists());
 }
 
 /// It is another history than the one that goes on beside it, and nothing says that its name was ever durable.
@@ -648,29 +671,4 @@ fn a_segment_of_which_nothing_was_ever_proven_goes_with_the_checkpoints_that_mak
         assert_eq!(report.not_removed, None, "{report}");
     }
     assert!(!first.exists(), "{:?}", files(&data, "dictdb_"));
-}
-
-/// What is whole but for a seal of another length is no less somebody's.
-#[test]
-fn nor_where_the_seal_of_one_of_them_does_not_fit() {
-    let place = tempfile::tempdir().unwrap();
-    let [ours, other] = ["ours", "other"].map(|name| place.path().join(name));
-    for dir in [&ours, &other] {
-        store(dir);
-    }
-    let sealed = files(&ours, "dictdb_log_").pop().unwrap();
-    let mut bytes = fs::read(&sealed).unwrap();
-    let seal = frames(&bytes).pop().unwrap();
-    bytes[seal.bytes.start + 32 + 48] ^= 1; // the bytes of the file
-    repair(&mut bytes, &seal);
-    fs::write(&sealed, bytes).unwrap();
-    for file in files(&other, "dictdb_log_") {
-        fs::copy(&file, ours.join(file.file_name().unwrap())).unwrap();
-    }
-    let db = options().open(&ours).unwrap();
-    for round in 0..3 {
-        insert(&db, 100 + round * 50..150 + round * 50);
-        db.checkpoint().unwrap();
-    }
-    assert!(sealed.exists());
 }
